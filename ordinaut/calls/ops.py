@@ -1,0 +1,196 @@
+"""Operating the engine: time, queues, housekeeping, and asking it about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import class_row, dict_row, scalar_row
+
+from ordinaut.calls.base import Conn, rows, scalar, view
+from ordinaut.calls.task import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What a tick did, and when the next firing is due (None: nothing is planned)."""
+
+    fired: int
+    missed: int
+    next_run: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How much of what went."""
+
+    what: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason why something has not run; `ready` if there is none."""
+
+    reason: str
+    detail: str | None
+    since: datetime | None
+    until: datetime | None
+    subject: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server as this connection sees it."""
+
+    version: str
+    version_num: int
+    database: str
+    role: str
+    is_superuser: bool
+    can_create: bool
+    timezone: str
+    now: datetime
+    schema_usage: bool | None  # None: there is no schema ordinaut
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What the installer recorded last."""
+
+    version: str
+    api: int
+    sha256: str
+    at: datetime
+
+
+def tick(conn: Conn, limit: int | None = None) -> Ticked:
+    """Fire what is due.
+
+    Any number of callers may tick; an occurrence fires once.
+
+    Source: sql/calendar.sql, ordinaut.tick
+    """
+    return rows(conn, Ticked, "tick", limit=limit)[0]
+
+
+def prune(conn: Conn, keep: Interval | None = None) -> list[Pruned]:
+    """Make partitions ahead and drop what is older than `keep` (None: 30 days).
+
+    Source: sql/retention.sql, ordinaut.prune
+    """
+    return rows(conn, Pruned, "prune", keep=keep)
+
+
+def why(conn: Conn, id: str) -> list[Reason]:
+    """Return every reason why a task, run or unit of work has not run.
+
+    Args:
+        id: an id, the unique tail of one, or the name of a task.
+
+    Raises:
+        NotFound: nothing has it.
+
+    Source: sql/why.sql, ordinaut.why
+    """
+    return rows(conn, Reason, "why", id=id)
+
+
+def pause_queue(conn: Conn, queue: str, note: str | None = None) -> None:
+    """Let nobody lease from a queue.
+
+    Source: sql/task.sql, ordinaut.pause_queue
+    """
+    scalar(conn, "pause_queue", queue=queue, note=note)
+
+
+def resume_queue(conn: Conn, queue: str, note: str | None = None) -> None:
+    """Let a paused queue be leased from again.
+
+    Source: sql/task.sql, ordinaut.resume_queue
+    """
+    scalar(conn, "resume_queue", queue=queue, note=note)
+
+
+def set_queue(
+    conn: Conn,
+    queue: str,
+    *,
+    max_running: int | None = None,
+    max_pending: int | None = None,
+    ageing: Interval | None = None,
+) -> None:
+    """Set the limits of a queue.
+
+    Args:
+        max_running: at most so many units of it are on loan.
+        max_pending: an enqueue beyond it is refused.
+        ageing: work that has waited so long rises by one priority.
+
+    Source: sql/task.sql, ordinaut.set_queue
+    """
+    scalar(
+        conn, "set_queue", queue=queue, max_running=max_running, max_pending=max_pending,
+        ageing=ageing,
+    )  # fmt: skip
+
+
+def queue_depth(conn: Conn) -> list[dict[str, Any]]:
+    """Return the view queue_depth: a row per queue.  Source: sql/observe.sql"""
+    return view(conn, "queue_depth")
+
+
+def worker_status(conn: Conn) -> list[dict[str, Any]]:
+    """Return the view worker_status: a row per worker.  Source: sql/observe.sql"""
+    return view(conn, "worker_status")
+
+
+def late(conn: Conn, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the view late: work and tasks that should have started.  Source: sql/observe.sql"""
+    return view(conn, "late", limit)
+
+
+def server(conn: Conn) -> Server:
+    """Return what the server says about itself and about us.  Needs no installed schema."""
+    cur = conn.cursor(row_factory=class_row(Server))
+    found = cur.execute(
+        "select current_setting('server_version') as version,"
+        " current_setting('server_version_num')::integer as version_num,"
+        " current_database() as database, current_user as role,"
+        " (select rolsuper from pg_catalog.pg_roles where rolname = current_user) as is_superuser,"
+        " has_database_privilege(current_database(), 'create') as can_create,"
+        " current_setting('TimeZone') as timezone, clock_timestamp() as now,"
+        " (select has_schema_privilege(n.oid, 'usage') from pg_catalog.pg_namespace as n"
+        "  where n.nspname = 'ordinaut') as schema_usage"
+    ).fetchone()
+    assert found is not None
+    return found
+
+
+def installed(conn: Conn) -> Installed | None:
+    """Return what was installed last, or None where nothing readable is."""
+    cur = conn.cursor(row_factory=scalar_row)
+    table = cur.execute(
+        "select has_table_privilege(c.oid, 'select') from pg_catalog.pg_class as c"
+        " where c.oid = to_regclass('ordinaut.loaded_code')"
+    ).fetchone()
+    if not table:
+        return None
+    return (
+        conn.cursor(row_factory=class_row(Installed))
+        .execute(
+            "select version, api, sha256, at from ordinaut.loaded_code order by at desc limit 1"
+        )
+        .fetchone()
+    )
+
+
+def functions(conn: Conn) -> list[dict[str, Any]]:
+    """Return name and body of every function in the schema, as the catalog has them."""
+    cur = conn.cursor(row_factory=dict_row)
+    return cur.execute(
+        "select p.proname as name, p.prosrc as body from pg_catalog.pg_proc as p"
+        " join pg_catalog.pg_namespace as n on n.oid = p.pronamespace"
+        " where n.nspname = 'ordinaut' order by 1"
+    ).fetchall()

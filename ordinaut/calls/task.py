@@ -1,0 +1,183 @@
+"""Tasks: lasting definitions, and the verbs on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from ordinaut.calls.base import Conn, Json, jsonb, rows, scalar
+
+Interval = str | timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task as it stands.  Intervals are PostgreSQL's text: they may hold months."""
+
+    task_id: UUID
+    namespace: str
+    name: str
+    description: str | None
+    tool: str
+    payload: Any
+    queue: str
+    priority: int
+    schedule_kind: str
+    schedule_expr: str | None
+    timezone: str
+    start_at: datetime | None
+    end_at: datetime | None
+    key: str | None
+    key_limit: int
+    max_attempts: int
+    retry: Any
+    timeout: str | None
+    catchup: str
+    grace: str | None
+    status: str
+    status_note: str | None
+    status_by: str | None
+    status_at: datetime | None
+    revision: int
+    created_at: datetime
+    created_by: str | None
+    updated_at: datetime | None
+    next_run: datetime | None
+    last_run: datetime | None
+    fired_count: int
+    missed_count: int
+
+
+def create_task(
+    conn: Conn,
+    name: str,
+    tool: str,
+    payload: Json = None,
+    *,
+    schedule_kind: str | None = None,
+    schedule_expr: str | None = None,
+    timezone: str | None = None,
+    start_at: datetime | str | None = None,
+    end_at: datetime | str | None = None,
+    namespace: str | None = None,
+    description: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    key: str | None = None,
+    key_limit: int | None = None,
+    max_attempts: int | None = None,
+    retry: Json = None,
+    timeout: Interval | None = None,
+    catchup: str | None = None,
+    grace: Interval | None = None,
+    allow_past: bool | None = None,
+) -> UUID:
+    """Create a task and return its id.
+
+    Args:
+        schedule_kind: once, interval or manual (the default).
+        schedule_expr: for once an ISO timestamp, for interval a duration as in '5 min'.
+        priority: 1 (first) to 9.
+        retry: {"base", "cap", "factor", "jitter", "strategy"}.
+
+    Raises:
+        Conflict: the namespace has a task of this name.
+        psycopg.errors.InvalidParameterValue: an argument is refused; the message says which.
+
+    Source: sql/task.sql, ordinaut.create_task
+    """
+    task_id: UUID = scalar(
+        conn, "create_task", name=name, tool=tool, payload=jsonb(payload),
+        schedule_kind=schedule_kind, schedule_expr=schedule_expr, timezone=timezone,
+        start_at=start_at, end_at=end_at, namespace=namespace, description=description,
+        queue=queue, priority=priority, key=key, key_limit=key_limit, max_attempts=max_attempts,
+        retry=jsonb(retry), timeout=timeout, catchup=catchup, grace=grace, allow_past=allow_past,
+    )  # fmt: skip
+    return task_id
+
+
+def update_task(conn: Conn, task: str | UUID, patch: dict[str, Any]) -> int:
+    """Change the named fields of a task and return its revision.
+
+    Args:
+        task: an id, the unique tail of one, `name` or `namespace/name`.
+        patch: keys are the arguments of `create_task`.  Empty changes nothing.
+
+    Raises:
+        NotFound, psycopg.errors.InvalidParameterValue.
+
+    Source: sql/task.sql, ordinaut.update_task
+    """
+    return int(scalar(conn, "update_task", task=str(task), patch=Jsonb(patch)))
+
+
+def pause_task(conn: Conn, task: str | UUID, note: str | None = None) -> str:
+    """Stop a task from firing and return its status.
+
+    Source: sql/task.sql, ordinaut.pause_task
+    """
+    return str(scalar(conn, "pause_task", task=str(task), note=note))
+
+
+def resume_task(conn: Conn, task: str | UUID, note: str | None = None) -> str:
+    """Let a paused task fire again and return its status.
+
+    Source: sql/task.sql, ordinaut.resume_task
+    """
+    return str(scalar(conn, "resume_task", task=str(task), note=note))
+
+
+def cancel_task(conn: Conn, task: str | UUID, note: str | None = None) -> str:
+    """End a task for good and return its status.
+
+    Source: sql/task.sql, ordinaut.cancel_task
+    """
+    return str(scalar(conn, "cancel_task", task=str(task), note=note))
+
+
+def snooze_task(
+    conn: Conn, task: str | UUID, lasting: Interval, note: str | None = None
+) -> datetime | None:
+    """Put off the next firing by `lasting` and return when it will be.
+
+    Source: sql/task.sql, ordinaut.snooze_task
+    """
+    args: dict[str, Any] = {"task": str(task), "for": lasting, "note": note}
+    at: datetime | None = scalar(conn, "snooze_task", **args)
+    return at
+
+
+def get_task(conn: Conn, task: str | UUID) -> Task:
+    """Return one task.
+
+    Raises:
+        NotFound: none has this id, tail or name.
+
+    Source: sql/task.sql, ordinaut.get_task
+    """
+    return rows(conn, Task, "get_task", task=str(task))[0]
+
+
+def list_tasks(
+    conn: Conn,
+    *,
+    namespace: str | None = None,
+    status: str | None = None,
+    limit: int | None = None,
+    offset: int | None = None,
+) -> list[Task]:
+    """Return tasks, by namespace and name.
+
+    Args:
+        namespace, status: None for all.
+        limit: None: 100.
+
+    Source: sql/task.sql, ordinaut.list_tasks
+    """
+    return rows(
+        conn, Task, "list_tasks", namespace=namespace, status=status, limit=limit, offset=offset
+    )
