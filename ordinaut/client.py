@@ -1,0 +1,192 @@
+"""
+The Python API: ask for work, and for its result.
+
+Synchronous on purpose, and a thin one: every method is one call of `ordinaut.calls`.  Each takes
+`connection=`, for work that must exist exactly if the caller's own rows do: on a rollback the
+enqueue never happened, and no worker sees it before the commit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+from ordinaut import calls, db
+from ordinaut.calls import Enqueued, Json, Run
+from ordinaut.errors import RunCancelled, RunFailed, RunTimedOut, WaitTimeout
+
+Interval = str | timedelta
+
+_ENDED = {
+    "failed": RunFailed,
+    "abandoned": RunFailed,
+    "cancelled": RunCancelled,
+    "timed_out": RunTimedOut,
+}
+
+
+class Ordinaut:
+    """A connection to an Ordinaut database.
+
+        with Ordinaut("postgresql://localhost/app") as ordinaut:
+            run = ordinaut.enqueue("python:reports.build", {"month": "2026-10"})
+            print(ordinaut.wait(run.run_id, timeout=60))
+
+    It connects at the first call, and again after the connection was lost: the call that met
+    the loss raises, the next one connects.  Not for several threads at once; give each its own.
+    """
+
+    def __init__(self, dsn: str, *, name: str = "ordinaut-client", pooled: bool = False) -> None:
+        """Remember where the database is.
+
+        Args:
+            name: application_name, which the journal keeps as the actor.
+            pooled: a pooler in transaction mode stands between.
+        """
+        self._dsn, self._name, self._pooled = dsn, name, pooled
+        self._conn: db.Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection.  Idempotent."""
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    def _on(self, connection: db.Connection | None) -> db.Connection:
+        if connection is not None:
+            return connection
+        if self._conn is None or self._conn.closed:
+            self._conn = db.connect(self._dsn, name=self._name, pooled=self._pooled)
+        return self._conn
+
+    def enqueue(
+        self,
+        tool: str,
+        payload: Json = None,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        run_at: datetime | None = None,
+        delay: Interval | None = None,
+        key: str | None = None,
+        key_limit: int | None = None,
+        if_busy: str | None = None,
+        idempotency_key: str | None = None,
+        idempotent_for: Interval | None = None,
+        max_attempts: int | None = None,
+        retry: Json = None,
+        timeout: Interval | None = None,
+        run_id: UUID | None = None,
+        connection: db.Connection | None = None,
+    ) -> Enqueued:
+        """Ask for one run; see `ordinaut.calls.enqueue` for the arguments.
+
+        Args:
+            connection: enqueue in this connection's transaction.
+        """
+        return calls.enqueue(
+            self._on(connection), tool, payload, queue=queue, priority=priority, run_at=run_at,
+            delay=delay, key=key, key_limit=key_limit, if_busy=if_busy,
+            idempotency_key=idempotency_key, idempotent_for=idempotent_for,
+            max_attempts=max_attempts, retry=retry, timeout=timeout, run_id=run_id,
+        )  # fmt: skip
+
+    def enqueue_many(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        *,
+        tool: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        connection: db.Connection | None = None,
+    ) -> list[Enqueued]:
+        """Ask for many runs at once, all or none; see `ordinaut.calls.enqueue_many`.
+
+        Args:
+            items: each a mapping of `enqueue`'s arguments, as in {"payload": {"n": 1}}.
+            connection: enqueue in this connection's transaction.
+        """
+        return calls.enqueue_many(
+            self._on(connection), items, tool=tool, queue=queue, priority=priority,
+            max_attempts=max_attempts,
+        )  # fmt: skip
+
+    def create_task(
+        self,
+        name: str,
+        tool: str,
+        payload: Json = None,
+        *,
+        connection: db.Connection | None = None,
+        **arguments: Any,
+    ) -> UUID:
+        """Create a task and return its id; `arguments` are those of `calls.create_task`.
+
+        Raises:
+            Conflict: the namespace has a task of this name.
+        """
+        return calls.create_task(self._on(connection), name, tool, payload, **arguments)
+
+    def run_now(
+        self,
+        task: str | UUID,
+        payload: Json = None,
+        *,
+        idempotency_key: str | None = None,
+        connection: db.Connection | None = None,
+    ) -> Enqueued:
+        """Run a task once, beside its schedule.
+
+        Raises:
+            NotFound, WrongState: no such task, or it is not active.
+        """
+        return calls.run_now(self._on(connection), task, payload, idempotency_key)
+
+    def get_run(self, run_id: UUID | str, *, connection: db.Connection | None = None) -> Run:
+        """Return a run as it stands.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return calls.get_run(self._on(connection), run_id)
+
+    def wait(self, run_id: UUID | str, timeout: float | None = None) -> Any:
+        """Return the output of a run once it has ended with success.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Raises:
+            RunFailed, RunCancelled, RunTimedOut: it ended otherwise; `.error` has the reason.
+            WaitTimeout: it has not ended yet, and goes on.
+            NotFound: there is no such run; nor is there before the enqueue is committed.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.02
+        while True:
+            run = self.get_run(run_id)
+            if run.state == "success":
+                return run.output
+            if run.state in _ENDED:
+                raise _ENDED[run.state](run.run_id, run.state, run.error)
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise WaitTimeout(f"run {run_id} is {run.state} after {timeout} s")
+            time.sleep(pause if left is None else min(pause, left))
+            pause = min(pause * 1.5, 0.25)
