@@ -19,6 +19,7 @@ class Ticked:
     fired: int
     missed: int
     next_run: datetime | None
+    at: datetime  # the server's clock: next_run - at is how long to sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,14 @@ def tick(conn: Conn, limit: int | None = None) -> Ticked:
 
     Source: sql/calendar.sql, ordinaut.tick
     """
-    return rows(conn, Ticked, "tick", limit=limit)[0]
+    cur = conn.cursor(row_factory=class_row(Ticked))
+    found = cur.execute(
+        "select t.fired, t.missed, t.next_run, ordinaut.now() as at"
+        " from ordinaut.tick(p_limit => coalesce(%s, 1000)) as t",
+        [limit],
+    ).fetchone()
+    assert found is not None
+    return found
 
 
 def prune(conn: Conn, keep: Interval | None = None) -> list[Pruned]:
@@ -194,3 +202,13 @@ def functions(conn: Conn) -> list[dict[str, Any]]:
         " join pg_catalog.pg_namespace as n on n.oid = p.pronamespace"
         " where n.nspname = 'ordinaut' order by 1"
     ).fetchall()
+
+
+def same_interval(conn: Conn, left: str, right: str) -> bool:
+    """Say whether two texts mean the same interval to PostgreSQL.
+
+    Raises:
+        psycopg.errors.DataError: one of them is no interval.
+    """
+    cur = conn.cursor(row_factory=scalar_row)
+    return bool(cur.execute("select %s::interval = %s::interval", [left, right]).fetchone())

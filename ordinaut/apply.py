@@ -1,0 +1,133 @@
+"""
+Apply manifests: make the live set of tasks say what the files say, all or nothing.
+
+One transaction.  Each task is created, or its changed fields are updated, or it is left
+untouched, and then its revision and its schedule's plan stay as they are: applying twice is
+applying once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from psycopg import errors
+
+from ordinaut import calls, db
+from ordinaut.calls import Task
+from ordinaut.errors import OrdinautError
+from ordinaut.manifest import Definition
+
+_PAGE = 500
+_ONLY_AT_BIRTH = {"allow_past"}
+_INTERVALS = {"timeout", "grace"}
+_INSTANTS = {"start_at", "end_at"}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What apply did to one task: action is created, updated or unchanged."""
+
+    name: str
+    action: str
+    fields: tuple[str, ...]
+    task: Task
+
+
+def apply(
+    conn: db.Connection, definitions: Iterable[Definition], *, dry_run: bool = False
+) -> list[Change]:
+    """Bring the live tasks in line with the definitions and return what that took.
+
+    Args:
+        dry_run: do all of it and roll back.
+
+    Raises:
+        ManifestError: the database refused a definition; nothing was changed.
+    """
+    wanted = list(definitions)
+    changes: list[Change] = []
+    with conn.transaction(force_rollback=dry_run):
+        live = {
+            f"{task.namespace}/{task.name}": task
+            for namespace in sorted({d.namespace for d in wanted})
+            for task in _tasks(conn, namespace)
+        }
+        for definition in wanted:
+            try:
+                changes.append(_apply_one(conn, definition, live.get(definition.full_name)))
+            except (OrdinautError, errors.DataError, errors.ProgramLimitExceeded) as exc:
+                raise definition.error(
+                    exc.diag.message_primary or str(exc), hint=exc.diag.message_hint or ""
+                ) from exc
+    return changes
+
+
+def _apply_one(conn: db.Connection, wanted: Definition, live: Task | None) -> Change:
+    name = wanted.full_name
+    arguments = dict(wanted.arguments)
+    for field in _INSTANTS & arguments.keys():
+        zone = arguments.get("timezone") or (live.timezone if live else "UTC")
+        arguments[field] = _instant(wanted, field, arguments[field], zone)
+    if live is None:
+        calls.create_task(conn, wanted.name, namespace=wanted.namespace, **arguments)
+        return Change(name, "created", (), calls.get_task(conn, name))
+    patch = {
+        field: value
+        for field, value in arguments.items()
+        if field not in _ONLY_AT_BIRTH and not _same(conn, field, getattr(live, field), value, live)
+    }
+    if "schedule_expr" in patch or "schedule_kind" in patch:  # one makes no sense without the other
+        patch |= {k: arguments[k] for k in ("schedule_kind", "schedule_expr")}
+    if not patch:
+        return Change(name, "unchanged", (), live)
+    calls.update_task(conn, name, patch)
+    return Change(name, "updated", tuple(sorted(patch)), calls.get_task(conn, name))
+
+
+def _same(conn: db.Connection, field: str, live: Any, wanted: Any, task: Task) -> bool:
+    if live == wanted:
+        return True
+    if live is None or wanted is None:
+        return False
+    if field in _INTERVALS or (field == "schedule_expr" and task.schedule_kind == "interval"):
+        return calls.same_interval(conn, live, wanted)
+    if field in _INSTANTS:
+        return bool(live == datetime.fromisoformat(wanted))
+    if field == "retry" and isinstance(live, dict):
+        return all(
+            key in live and (live[key] == value or _alike(conn, key, live[key], value))
+            for key, value in wanted.items()
+        )
+    return False
+
+
+def _alike(conn: db.Connection, key: str, live: Any, wanted: Any) -> bool:
+    return key in ("base", "cap") and calls.same_interval(conn, str(live), str(wanted))
+
+
+def _instant(definition: Definition, field: str, value: str | None, zone: str) -> str | None:
+    """An ISO timestamp; one without an offset is local to the task's time zone."""
+    if value is None:
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+        return (at if at.tzinfo else at.replace(tzinfo=ZoneInfo(zone))).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError, KeyError):
+        raise definition.error(
+            f"{value!r} is no timestamp",
+            field,
+            "Write it as in 2026-03-29T02:30 or with an offset.",
+        ) from None
+
+
+def _tasks(conn: db.Connection, namespace: str) -> list[Task]:
+    found: list[Task] = []
+    while page := calls.list_tasks(conn, namespace=namespace, limit=_PAGE, offset=len(found)):
+        found += page
+        if len(page) < _PAGE:
+            break
+    return found

@@ -1,0 +1,207 @@
+"""
+The scheduler: a loop that fires what is due, takes back what died, and keeps house.
+
+It registers nothing and owns nothing.  Any number of schedulers may run: an occurrence fires
+once, whoever ticks, because its primary key says so.  The client's clock decides nothing: the
+database answers when the next firing is due, and how long that is from now.
+
+Each chore fails alone.  A lost database stops them all, until it is back; that, and the version
+of the schema, are the only things that the chores share.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import psycopg
+
+from ordinaut import calls, db, systemd
+from ordinaut.errors import ConfigurationError, VersionSkew
+from ordinaut.version import API
+
+log = logging.getLogger(__name__)
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """Everything in seconds.
+
+    Attributes:
+        poll: the longest sleep between two ticks: a task that somebody creates now, due at
+            once, is seen so much later.
+        reap, prune: between two of each, jittered so that schedulers do not march in step.
+        keep: an interval as PostgreSQL reads it: how long finished runs stay.
+    """
+
+    dsn: str
+    pooled: bool = False
+    poll: float = 0.25
+    reap: float = 3.0
+    prune: float = 60.0
+    keep: str = "30 days"
+
+
+@dataclass(slots=True)
+class _Chore:
+    """Something to do from time to time: `do` returns the seconds until the next time."""
+
+    name: str
+    do: Callable[[db.Connection], float]
+    due: float = 0.0
+    failing: str = ""
+    backoff: db.Backoff = field(default_factory=lambda: db.Backoff(base=0.5, cap=60.0))
+
+
+class Scheduler:
+    """One scheduler, from `run()` to SIGTERM."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self._stopping = threading.Event()
+        self._conn: db.Connection | None = None
+        self._gone = ""
+        self._lost = db.Backoff()
+        self._chores = [
+            _Chore("tick", self._tick),
+            _Chore("reap", self._reap),
+            _Chore("prune", self._prune),
+        ]
+
+    def stop(self) -> None:
+        """Let `run` return.  Safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            VersionSkew: the database speaks another API.
+            ConfigurationError: there is no Ordinaut in the database, or we may not use it.
+        """
+        while not self._stopping.is_set():
+            try:
+                pause = self._round()
+            except psycopg.Error as exc:
+                if not db.is_gone(exc):
+                    raise
+                pause = self._disconnected(exc)
+            self._stopping.wait(pause)
+        systemd.notify("STOPPING=1")
+        if self._conn is not None:
+            self._conn.close()
+        log.info("scheduler stopped")
+
+    def _round(self) -> float:
+        conn = self._connected()
+        for chore in self._chores:
+            if chore.due <= time.monotonic() and not self._stopping.is_set():
+                self._do(conn, chore)
+        systemd.notify("WATCHDOG=1")
+        return max(0.0, min(chore.due for chore in self._chores) - time.monotonic())
+
+    def _do(self, conn: db.Connection, chore: _Chore) -> None:
+        try:
+            pause = chore.do(conn)
+        except db.AGAIN:
+            pause = random.uniform(0.01, 0.1)
+        except psycopg.Error as exc:
+            if db.is_gone(exc) or isinstance(exc, VersionSkew):
+                raise
+            pause = chore.backoff.next()
+            if chore.failing != str(exc):  # a line per change, not per attempt
+                chore.failing = str(exc)
+                log.error("%s fails: %s", chore.name, str(exc).splitlines()[0])
+        else:
+            chore.backoff.reset()
+            if chore.failing:
+                log.info("%s works again", chore.name)
+                chore.failing = ""
+        chore.due = time.monotonic() + pause
+
+    def _connected(self) -> db.Connection:
+        if self._conn is None:
+            conn = db.connect(self.config.dsn, name="ordinaut-scheduler", pooled=self.config.pooled)
+            check_version(conn)
+            self._conn = conn
+            log.info("scheduler connected again" if self._gone else "scheduler started")
+            self._gone = ""
+            self._lost.reset()
+            systemd.notify("READY=1", "STATUS=scheduling")
+        return self._conn
+
+    def _disconnected(self, exc: psycopg.Error) -> float:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        if not self._gone:
+            log.warning("database gone, reconnecting: %s", reason)
+            systemd.notify("STATUS=database gone")
+        self._gone = reason
+        return self._lost.next()
+
+    def _tick(self, conn: db.Connection) -> float:
+        done = calls.tick(conn, limit=_BATCH)
+        if done.missed:
+            log.warning("occurrences missed: %d", done.missed)
+        if done.fired + done.missed >= _BATCH:
+            return 0.0  # there is more
+        wait = timedelta(seconds=self.config.poll)
+        if done.next_run is not None:
+            wait = min(wait, done.next_run - done.at)
+        return max(0.001, wait.total_seconds())
+
+    def _reap(self, conn: db.Connection) -> float:
+        taken = calls.reap(conn)
+        if taken:
+            log.warning("work taken back from the dead: %d", taken)
+        return self.config.reap * random.uniform(0.75, 1.25)
+
+    def _prune(self, conn: db.Connection) -> float:
+        for pruned in calls.prune(conn, self.config.keep):
+            if pruned.n:
+                log.info("pruned %s: %d", pruned.what, pruned.n)
+        return self.config.prune * random.uniform(0.75, 1.25)
+
+
+def check_version(conn: db.Connection) -> None:
+    """Raise unless the database has an Ordinaut that speaks our API and lets us use it."""
+    server = calls.server(conn)
+    if server.version_num < 150000:
+        raise ConfigurationError(
+            f"PostgreSQL {server.version} is too old", "Ordinaut needs PostgreSQL 15 or newer."
+        )
+    if server.schema_usage is None:
+        raise ConfigurationError(
+            f"database {server.database} has no schema ordinaut", "Run: ordinaut install"
+        )
+    if not server.schema_usage:
+        raise ConfigurationError(
+            f"role {server.role} may not use the schema ordinaut of database {server.database}",
+            f"As its owner: grant ordinaut_admin to {server.role}",
+        )
+    found = calls.installed(conn)
+    if found is not None and found.api != API:
+        raise VersionSkew(
+            f"the database speaks API {found.api} (Ordinaut {found.version}), this program {API}"
+        )
+
+
+def run(config: SchedulerConfig) -> int:
+    """Run a scheduler until SIGTERM or SIGINT and return its exit code."""
+    scheduler = Scheduler(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: scheduler.stop())
+    log.info("scheduler starts, pid %d", os.getpid())
+    scheduler.run()
+    return 0
