@@ -1,0 +1,5 @@
+"""`python -m ordinaut` is `ordinaut`."""
+
+from ordinaut.cli import main
+
+main()
