@@ -1,0 +1,85 @@
+-- 0001_task: what people define: tasks, their schedules, and what became of each occurrence.
+--
+-- Locks: creates only.  Safe while workers run: yes.  Reversible: drop schema.
+
+create table ordinaut.task (
+  task_id        uuid        not null,
+  namespace      text        not null,   -- a label, not a wall
+  name           text        not null,
+  description    text,
+  tool           text        not null,
+  payload        jsonb       not null,
+  queue          text        not null,
+  priority       integer     not null,   -- 1 is leased first
+  schedule_kind  text        not null,
+  schedule_expr  text,
+  timezone       text        not null,
+  start_at       timestamptz,            -- no occurrence before it; the anchor of an interval
+  end_at         timestamptz,
+  key            text,                   -- at most key_limit runs with this key at once
+  key_limit      integer     not null,
+  max_attempts   integer     not null,
+  retry          jsonb,                  -- null: the defaults of ordinaut._backoff
+  timeout        interval,
+  catchup        text        not null,
+  grace          interval    not null,
+  status         text        not null,
+  status_note    text,
+  status_by      text        not null,
+  status_at      timestamptz not null,
+  revision       integer     not null,
+  created_at     timestamptz not null,
+  created_by     text        not null,
+  updated_at     timestamptz not null,
+  constraint task_pk primary key (task_id),
+  constraint task_name_key unique (namespace, name),
+  constraint task_status_known
+    check (status in ('active', 'paused', 'completed', 'cancelled', 'invalid')),
+  constraint task_schedule_kind_known
+    check (schedule_kind in ('once', 'interval', 'manual')),
+  constraint task_catchup_known check (catchup in ('all', 'latest', 'none')),
+  constraint task_priority_range check (priority between 1 and 9),
+  constraint task_key_limit_positive check (key_limit >= 1),
+  constraint task_max_attempts_positive check (max_attempts >= 1)
+)
+with (fillfactor = 80);
+
+-- One narrow row per task, apart from the definition: it changes at every firing.
+create table ordinaut.task_schedule (
+  task_id        uuid        not null,
+  revision       integer     not null,   -- of the definition that planned this row
+  next_run       timestamptz,            -- null: nothing is planned
+  upcoming       timestamptz[],          -- kinds that a planner expands; null for the others
+  planned_until  timestamptz,
+  tzdata         text,                   -- the IANA release that planned upcoming
+  fired_until    timestamptz,            -- decided up to here; only moves forward
+  last_run       timestamptz,
+  fired_count    bigint      not null default 0,
+  missed_count   bigint      not null default 0,
+  constraint task_schedule_pk primary key (task_id),
+  constraint task_schedule_task_fk
+    foreign key (task_id) references ordinaut.task (task_id) on delete cascade
+)
+with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+create index task_schedule_next_idx
+  on ordinaut.task_schedule (next_run)
+  where next_run is not null;
+
+-- The primary key is what makes firing twice impossible, however many schedulers run.
+create table ordinaut.occurrence (
+  task_id        uuid        not null,
+  scheduled_for  timestamptz not null,
+  decision       text        not null,
+  reason         text,
+  run_id         uuid,
+  decided_at     timestamptz not null,
+  constraint occurrence_pk primary key (task_id, scheduled_for),
+  constraint occurrence_decision_known
+    check (decision in ('fired', 'skipped', 'missed', 'buffered', 'dropped', 'excluded')),
+  constraint occurrence_fired_has_run check ((decision = 'fired') = (run_id is not null))
+)
+partition by range (scheduled_for);
+
+create table ordinaut.occurrence_default
+  partition of ordinaut.occurrence default;

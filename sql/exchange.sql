@@ -1,0 +1,294 @@
+/*
+ * Exchange: the worker's loop in one call.  Settle what finished, lease the next batch: one
+ * transaction, one fsync, one round trip.
+ *
+ * The worker chooses the id of the new lease.  If that lease exists, this exchange was committed
+ * before and its answer was lost: the same batch is answered, and nothing is settled twice.  Twins
+ * in flight take turns on the worker's advisory lock.
+ *
+ * What is lost comes back as rows, not as an error, so that good results in the same call are kept.
+ */
+
+create or replace function ordinaut._settle_carefully(
+  p_lease_id uuid,
+  p_work_ids uuid[],
+  p_outcomes text[],
+  p_outputs  text[],
+  p_errors   text[],
+  p_elapsed  bigint[],
+  p_now      timestamptz
+)
+returns table (kind text, lease_id uuid, work_id uuid)
+language plpgsql
+volatile
+as $fn$
+begin
+  /* One by one, each in a subtransaction: only for a batch that a normal call could not store.
+     One bad row must not take the others with it, and must not come back for ever. */
+  for v_i in 1..cardinality(p_work_ids) loop
+    begin
+      return query
+      select s.* from ordinaut._settle(p_lease_id, p_work_ids[v_i:v_i], p_outcomes[v_i:v_i],
+        p_outputs[v_i:v_i], p_errors[v_i:v_i], p_elapsed[v_i:v_i], p_now) as s;
+    exception
+      when data_exception or program_limit_exceeded or integrity_constraint_violation
+        or statement_too_complex then
+      begin
+        return query
+        select s.* from ordinaut._settle(p_lease_id, p_work_ids[v_i:v_i], array['failed'],
+          array[null::text], array[jsonb_build_object(
+            'message', format('The result could not be stored: %s', sqlerrm),
+            'type', 'UnstorableResult', 'category', 'validation', 'code', 'E2002', 'retryable', false,
+            'outcome', p_outcomes[v_i], 'output_lost', true,
+            'preview', left(coalesce(p_outputs[v_i], p_errors[v_i]), 1000))::text],
+          p_elapsed[v_i:v_i], p_now) as s;
+      exception
+        -- Not a unit of this lease, or not an outcome: there is nothing to keep.
+        when data_exception then
+          return query select 'lost', p_lease_id, p_work_ids[v_i];
+      end;
+    end;
+  end loop;
+end
+$fn$;
+
+comment on function ordinaut._settle_carefully(uuid, uuid[], text[], text[], text[], bigint[], timestamptz) is
+  'As _settle, unit by unit: one whose result cannot be stored ends failed, with its output truncated.';
+
+create or replace function ordinaut.exchange(
+  p_worker_id uuid,
+  p_queue     text,
+  p_lease_id  uuid,
+  p_limit     integer,
+  p_lease_ids uuid[]        default null,
+  p_work_ids  uuid[]        default null,
+  p_outcomes  text[]        default null,
+  p_outputs   text[]        default null,
+  p_errors    text[]        default null,
+  p_elapsed   bigint[]      default null,
+  p_floors    timestamptz[] default null,
+  p_idle      boolean       default null,
+  p_notes     jsonb         default null,
+  p_careful   boolean       default false
+)
+returns table (
+  kind          text,
+  lease_id      uuid,
+  work_id       uuid,
+  run_id        uuid,
+  task_id       uuid,
+  step          text,
+  tool          text,
+  payload       jsonb,
+  attempt       integer,
+  failures      integer,
+  max_attempts  integer,
+  timeout       interval,
+  priority      integer,
+  run_at        timestamptz,
+  scheduled_for timestamptz,
+  key           text,
+  extra         jsonb
+)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_nestloop = off
+set jit = off
+as $fn$
+declare
+  v_now timestamptz := ordinaut.now();
+  v_n integer := coalesce(cardinality(p_work_ids), 0);
+  v_lease_id uuid;
+  v_work ordinaut.work_item[];
+  v_repeated boolean := false;
+  v_sweep_at timestamptz;
+begin
+  perform pg_advisory_xact_lock(hashtextextended(p_worker_id::text, 7147));
+  perform from ordinaut.worker as w where w.worker_id = p_worker_id;
+  if not found then
+    raise exception using
+      errcode = 'OR022',
+      message = format('worker %s is not registered', p_worker_id),
+      hint = 'It was declared dead, or stopped. Drop what it holds and register under a new id.';
+  end if;
+
+  if p_lease_id is not null then
+    select array(select u from unnest(l.work) as u where u.work_id <> all (l.settled)) into v_work
+    from ordinaut.lease as l
+    where l.lease_id = p_lease_id and l.worker_id = p_worker_id;
+    v_repeated := found;
+  end if;
+
+  if v_repeated then
+    return query
+    select 'already', u.lease_id, u.work_id, null::uuid, null::uuid, null, null, null::jsonb, null::integer,
+      null::integer, null::integer, null::interval, null::integer, null::timestamptz,
+      null::timestamptz, null, null::jsonb
+    from unnest(p_lease_ids, p_work_ids) as u (lease_id, work_id);
+  elsif v_n > 0 then
+    if v_n <> all (array[cardinality(p_lease_ids), cardinality(p_outcomes), cardinality(p_outputs),
+        cardinality(p_errors), cardinality(p_elapsed)])
+      or array_position(p_lease_ids, null) is not null
+      or num_nulls(p_lease_ids, p_outcomes, p_outputs, p_errors, p_elapsed) > 0
+    then
+      perform ordinaut._refuse(format('the arrays of exchange differ in length from its %s units', v_n));
+    end if;
+
+    -- Usually one lease; a loop because each is one row to fence on.  Ids ascending.
+    for v_lease_id in
+      select distinct u.id from unnest(p_lease_ids) as u (id) order by 1
+    loop
+      return query
+      select s.kind, s.lease_id, s.work_id, null::uuid, null::uuid, null, null, null::jsonb, null::integer,
+        null::integer, null::integer, null::interval, null::integer, null::timestamptz,
+        null::timestamptz, null, null::jsonb
+      from ordinaut._settle_part(v_lease_id, p_lease_ids, p_work_ids, p_outcomes, p_outputs, p_errors,
+        p_elapsed, v_now, p_careful) as s;
+    end loop;
+  end if;
+
+  if p_notes is not null and not v_repeated then
+    perform ordinaut._note(n.lease_id, n.work_id, n.event, n.data)
+    from jsonb_to_recordset(p_notes) as n (lease_id uuid, work_id uuid, event text, data jsonb);
+  end if;
+  if p_idle is not null then
+    update ordinaut.worker as w
+    set is_idle = p_idle
+    where w.worker_id = p_worker_id and w.is_idle is distinct from p_idle;
+  end if;
+
+  if exists (select from ordinaut.cancel_request) then
+    return query
+    select 'cancel', l.lease_id, u.work_id, u.run_id, null::uuid, null, null, null::jsonb, null::integer,
+      null::integer, null::integer, null::interval, null::integer, null::timestamptz,
+      null::timestamptz, null, null::jsonb
+    from ordinaut.lease as l
+    cross join unnest(l.work) as u
+    join ordinaut.cancel_request as c on c.run_id = u.run_id
+    where l.worker_id = p_worker_id and u.work_id <> all (l.settled);
+  end if;
+
+  select q.sweep_requested_at into v_sweep_at
+  from ordinaut.queue as q
+  where q.queue = p_queue and q.sweep_requested_at > v_now - interval '65 s';
+  if found then
+    return query
+    select 'sweep', null::uuid, null::uuid, null::uuid, null::uuid, null, null, null::jsonb, null::integer,
+      null::integer, null::integer, null::interval, null::integer, null::timestamptz,
+      null::timestamptz, null, jsonb_build_object('at', v_sweep_at);
+  end if;
+
+  if not v_repeated and p_lease_id is not null and p_limit > 0 then
+    v_work := ordinaut._lease(p_lease_id, p_worker_id, null, p_queue, least(p_limit, 10000), null,
+      p_floors, v_now);
+  end if;
+  return query
+  select 'work', p_lease_id, i.work_id, i.run_id, i.task_id, i.step, i.tool,
+    case when i.payload is not null then i.payload else ordinaut._body(i) end,
+    i.attempt, i.failures, i.max_attempts, i.timeout, i.priority, i.run_at, i.scheduled_for, i.key,
+    null::jsonb
+  from unnest(v_work) as i;
+end
+$fn$;
+
+comment on function ordinaut.exchange(uuid, text, uuid, integer, uuid[], uuid[], text[], text[], text[], bigint[], timestamptz[], boolean, jsonb, boolean) is
+  'A registered worker settles units (parallel arrays: lease, unit, outcome, output and error as JSON text, microseconds run) and leases up to p_limit more under the id it chose, in one transaction. outcomes: success, failed, timed_out, cancelled, crashed, released, declined, snoozed. Rows by kind: work (leased under p_lease_id), lost (a lease that was taken back), already (settled before), cancel (wanted for a held unit), sweep (look below the floors; extra.at). Repeating a call with the same p_lease_id repeats its answer. p_careful settles unit by unit after a data error. p_idle declares that a NOTIFY on channel ordinaut would wake this worker. Errors: OR022 (not registered), invalid_parameter_value, 22xxx (send again with p_careful), 40001.';
+
+create or replace function ordinaut._settle_part(
+  p_lease_id  uuid,
+  p_lease_ids uuid[],
+  p_work_ids  uuid[],
+  p_outcomes  text[],
+  p_outputs   text[],
+  p_errors    text[],
+  p_elapsed   bigint[],
+  p_now       timestamptz,
+  p_careful   boolean
+)
+returns table (kind text, lease_id uuid, work_id uuid)
+language plpgsql
+volatile
+as $fn$
+declare
+  v_work_ids uuid[] := p_work_ids;
+  v_outcomes text[] := p_outcomes;
+  v_outputs text[] := p_outputs;
+  v_errors text[] := p_errors;
+  v_elapsed bigint[] := p_elapsed;
+begin
+  if p_lease_id <> any (p_lease_ids) then
+    select array_agg(u.w order by u.n), array_agg(u.c order by u.n), array_agg(u.o order by u.n),
+      array_agg(u.e order by u.n), array_agg(u.t order by u.n)
+    into v_work_ids, v_outcomes, v_outputs, v_errors, v_elapsed
+    from unnest(p_lease_ids, p_work_ids, p_outcomes, p_outputs, p_errors, p_elapsed)
+      with ordinality as u (l, w, c, o, e, t, n)
+    where u.l = p_lease_id;
+  end if;
+
+  if p_careful then
+    return query select s.* from ordinaut._settle_carefully(
+      p_lease_id, v_work_ids, v_outcomes, v_outputs, v_errors, v_elapsed, p_now) as s;
+  else
+    return query select s.* from ordinaut._settle(
+      p_lease_id, v_work_ids, v_outcomes, v_outputs, v_errors, v_elapsed, p_now) as s;
+  end if;
+end
+$fn$;
+
+comment on function ordinaut._settle_part(uuid, uuid[], uuid[], text[], text[], text[], bigint[], timestamptz, boolean) is
+  'Settle those units of an exchange that belong to one lease.';
+
+create or replace function ordinaut._note(p_lease_id uuid, p_work_id uuid, p_event text, p_data jsonb)
+returns void
+language plpgsql
+volatile
+as $fn$
+begin
+  if p_event not in ('log', 'progress') or p_event is null then
+    perform ordinaut._refuse(format('event %L of unit %s must be log or progress', p_event, p_work_id));
+  end if;
+  perform ordinaut._journal(p_event, p_work_id, p_lease_id => p_lease_id, p_detail =>
+    case
+      when pg_column_size(p_data) <= 65536 then p_data
+      else jsonb_build_object('truncated', true, 'preview', left(p_data::text, 10000))
+    end);
+end
+$fn$;
+
+comment on function ordinaut._note(uuid, uuid, text, jsonb) is
+  'Append a tool''s own line or progress to the journal; more than 64 kB is truncated. Errors: invalid_parameter_value.';
+
+create or replace function ordinaut.log_work(
+  p_lease_id uuid,
+  p_work_id  uuid,
+  p_event    text,
+  p_data     jsonb
+)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+begin
+  if not exists (
+    select
+    from ordinaut.lease as l
+    cross join unnest(l.work) as u
+    where l.lease_id = p_lease_id and u.work_id = p_work_id
+  ) then
+    raise exception using
+      errcode = 'OR001',
+      message = format('lease %s does not hold unit %s', p_lease_id, p_work_id),
+      hint = 'Stop: the lease was taken back.';
+  end if;
+  perform ordinaut._note(p_lease_id, p_work_id, p_event, p_data);
+end
+$fn$;
+
+comment on function ordinaut.log_work(uuid, uuid, text, jsonb) is
+  'Append a line (event log) or progress (event progress: {"percent": n, "note": s}) of a leased unit to the journal. Errors: OR001, invalid_parameter_value.';

@@ -1,0 +1,90 @@
+/*
+ * Deny to public; then one table of role and function.  Roles are cluster-wide and made only if
+ * the installer may make them; deploy/roles.sql is for a DBA where it may not.  Nobody gets a
+ * right on a table.
+ */
+
+revoke all on schema ordinaut from public;
+revoke all on all tables in schema ordinaut from public;
+revoke all on all functions in schema ordinaut from public;
+
+do $do$
+declare
+  v_role text;
+  v_grant record;
+begin
+  foreach v_role in array array['ordinaut_viewer', 'ordinaut_producer', 'ordinaut_worker', 'ordinaut_admin'] loop
+    if not exists (select from pg_roles as r where r.rolname = v_role) then
+      if (select r.rolcreaterole or r.rolsuper from pg_roles as r where r.rolname = current_user) then
+        begin
+          execute format('create role %I nologin', v_role);
+        exception
+          -- Another database of this cluster installs at the same moment.
+          when duplicate_object or unique_violation then null;
+        end;
+      end if;
+    end if;
+    continue when not exists (select from pg_roles as r where r.rolname = v_role);
+
+    execute format('revoke all on all functions in schema ordinaut from %I', v_role);
+    execute format('grant usage on schema ordinaut to %I', v_role);
+    for v_grant in
+      select p.oid::regprocedure::text as name
+      from pg_proc as p
+      join (values
+        ('now', '{viewer,producer,worker,admin}'::text[]),
+        ('uuid_generate_v7', '{viewer,producer,worker,admin}'),
+        -- Called by the view failing, with the rights of whoever reads it.
+        ('_v7_floor', '{viewer,admin}'),
+        ('_v7_prefix', '{viewer,admin}'),
+        ('get_run', '{viewer,producer,worker,admin}'),
+        ('list_runs', '{viewer,producer,admin}'),
+        ('find_run', '{viewer,producer,admin}'),
+        ('run_history', '{viewer,producer,admin}'),
+        ('get_task', '{viewer,producer,admin}'),
+        ('list_tasks', '{viewer,producer,admin}'),
+        ('why', '{viewer,producer,admin}'),
+        ('enqueue', '{producer,admin}'),
+        ('enqueue_many', '{producer,admin}'),
+        ('run_now', '{producer,admin}'),
+        ('cancel_run', '{producer,admin}'),
+        ('register_worker', '{worker,admin}'),
+        ('deregister_worker', '{worker,admin}'),
+        ('lease_work', '{worker,admin}'),
+        ('exchange', '{worker,admin}'),
+        ('heartbeat', '{worker,admin}'),
+        ('complete_work', '{worker,admin}'),
+        ('fail_work', '{worker,admin}'),
+        ('release_work', '{worker,admin}'),
+        ('snooze_work', '{worker,admin}'),
+        ('assert_lease', '{worker,admin}'),
+        ('log_work', '{worker,admin}'),
+        ('reap', '{worker,admin}'),
+        ('tick', '{worker,admin}'),
+        ('create_task', '{admin}'),
+        ('update_task', '{admin}'),
+        ('pause_task', '{admin}'),
+        ('resume_task', '{admin}'),
+        ('cancel_task', '{admin}'),
+        ('snooze_task', '{admin}'),
+        ('retry_run', '{admin}'),
+        ('pause_queue', '{admin}'),
+        ('resume_queue', '{admin}'),
+        ('set_queue', '{admin}'),
+        ('prune', '{worker,admin}'),
+        ('ensure_partitions', '{worker,admin}')
+      ) as g (name, roles) on g.name = p.proname
+      where p.pronamespace = 'ordinaut'::regnamespace and replace(v_role, 'ordinaut_', '') = any (g.roles)
+    loop
+      execute format('grant execute on function %s to %I', v_grant.name, v_role);
+    end loop;
+  end loop;
+
+  foreach v_role in array array['ordinaut_viewer', 'ordinaut_admin'] loop
+    continue when not exists (select from pg_roles as r where r.rolname = v_role);
+    execute format('grant select on ordinaut.run, ordinaut.work, ordinaut.task_status, ordinaut.queue_depth,'
+      ' ordinaut.worker_status, ordinaut.late, ordinaut.failing, ordinaut.error_code,'
+      ' ordinaut.legal_transition to %I', v_role);
+  end loop;
+end
+$do$;

@@ -1,0 +1,163 @@
+/*
+ * Partitions and retention.  History is dropped whole partitions at a time: a week of run ids, of
+ * journal, of occurrences.
+ *
+ * A partition is made apart and attached, which locks the parent only against other DDL; creating
+ * it in place would stop every settle.  Dropping needs the parent for an instant: it waits half a
+ * second for that and else leaves it to the next call.
+ */
+
+create or replace function ordinaut._week(p_at timestamptz)
+returns timestamptz
+language sql
+immutable
+as $fn$
+  select to_timestamp(floor(extract(epoch from p_at) / 604800) * 604800);
+$fn$;
+
+comment on function ordinaut._week(timestamptz) is 'The start of the partition that an instant falls into.';
+
+create or replace function ordinaut._partition_bound(p_table text, p_at timestamptz)
+returns text
+language sql
+stable
+as $fn$
+  select case p_table
+    when 'occurrence' then to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS+00')
+    else ordinaut._v7_floor(p_at)::text
+  end;
+$fn$;
+
+comment on function ordinaut._partition_bound(text, timestamptz) is
+  'Where a partition of this table begins that begins at this instant.';
+
+create or replace function ordinaut.ensure_partitions()
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_table text;
+  v_from timestamptz;
+  v_name text;
+  v_column text;
+  v_rows bigint;
+  v_n bigint := 0;
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('ordinaut.partitions', 7146)) then
+    return 0;
+  end if;
+  foreach v_table in array array['task_run', 'run_log', 'occurrence'] loop
+    for v_i in 0..3 loop
+      v_from := ordinaut._week(ordinaut.now()) + v_i * interval '7 days';
+      v_name := format('%s_%s', v_table, to_char(v_from at time zone 'UTC', 'YYYYMMDD'));
+      continue when to_regclass('ordinaut.' || v_name) is not null;
+
+      v_column := case v_table when 'task_run' then 'run_id' when 'run_log' then 'log_id' else 'scheduled_for' end;
+      execute format('select count(*) from ordinaut.%I where %I >= %L and %I < %L', v_table || '_default',
+        v_column, ordinaut._partition_bound(v_table, v_from),
+        v_column, ordinaut._partition_bound(v_table, v_from + interval '7 days')) into v_rows;
+      -- Rows that came while there was no partition stay in the default one until they are pruned.
+      continue when v_rows > 0;
+
+      execute format(
+        'create table ordinaut.%I (like ordinaut.%I including defaults including constraints)', v_name, v_table);
+      execute format('alter table ordinaut.%I attach partition ordinaut.%I for values from (%L) to (%L)',
+        v_table, v_name, ordinaut._partition_bound(v_table, v_from),
+        ordinaut._partition_bound(v_table, v_from + interval '7 days'));
+      v_n := v_n + 1;
+    end loop;
+  end loop;
+  return v_n;
+end
+$fn$;
+
+comment on function ordinaut.ensure_partitions() is
+  'Make the partitions of this week and the next three, where they are missing. Returns how many.';
+
+create or replace function ordinaut._drop_old(p_table text, p_before timestamptz)
+returns bigint
+language plpgsql
+volatile
+as $fn$
+declare
+  v_part record;
+  v_from timestamptz;
+  v_to timestamptz;
+  v_n bigint := 0;
+begin
+  for v_part in
+    select c.relname
+    from pg_inherits as i
+    join pg_class as c on c.oid = i.inhrelid
+    where i.inhparent = to_regclass('ordinaut.' || p_table) and c.relname ~ '_\d{8}$'
+    order by c.relname
+  loop
+    v_from := to_timestamp(right(v_part.relname, 8), 'YYYYMMDD') at time zone current_setting('TimeZone') at time zone 'UTC';
+    v_to := v_from + interval '7 days';
+    continue when v_to > p_before;
+
+    begin
+      set local lock_timeout = '500ms';
+      execute format('drop table ordinaut.%I', v_part.relname);
+      if p_table = 'task_run' then
+        -- The body of a run that still waits, years ahead perhaps, stays.
+        delete from ordinaut.payload as b
+        where
+          b.run_id >= ordinaut._v7_floor(v_from)
+          and b.run_id < ordinaut._v7_floor(v_to)
+          and not exists (select from ordinaut.due_work as w where w.run_id = b.run_id)
+          and not exists (select from ordinaut.parked as p where p.run_id = b.run_id)
+          and not exists (
+            select from ordinaut.lease as l cross join unnest(l.work) as u where u.run_id = b.run_id
+          );
+      end if;
+      v_n := v_n + 1;
+    exception
+      when lock_not_available then
+        return v_n;
+    end;
+  end loop;
+  return v_n;
+end
+$fn$;
+
+comment on function ordinaut._drop_old(text, timestamptz) is
+  'Drop the partitions of a history table that ended before an instant. Returns how many.';
+
+create or replace function ordinaut.prune(p_keep interval default '30 days')
+returns table (what text, n bigint)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_before timestamptz := ordinaut.now() - p_keep;
+  v_n bigint;
+begin
+  perform ordinaut._check_span('keep', coalesce(p_keep, '-1 s'), '1 day', '36500 days');
+  return query select 'partitions made', ordinaut.ensure_partitions();
+  return query select 'task_run partitions dropped', ordinaut._drop_old('task_run', v_before);
+  return query select 'run_log partitions dropped', ordinaut._drop_old('run_log', v_before);
+  return query select 'occurrence partitions dropped', ordinaut._drop_old('occurrence', v_before);
+
+  -- A run that waited long ended in the default partition: its id is older than any partition.
+  delete from ordinaut.payload as b
+  using ordinaut.task_run_default as r
+  where r.run_id = b.run_id and r.finished_at < v_before;
+  delete from ordinaut.task_run_default as r where r.finished_at < v_before;
+  get diagnostics v_n = row_count;
+  return query select 'old runs of no partition', v_n;
+  delete from ordinaut.occurrence_default as o where o.scheduled_for < v_before;
+
+  delete from ordinaut.hold as h where h.held_until < ordinaut.now();
+  get diagnostics v_n = row_count;
+  return query select 'idempotency keys expired', v_n;
+end
+$fn$;
+
+comment on function ordinaut.prune(interval) is
+  'Keep house: make the coming partitions, drop those whose every row is older than p_keep (at least a day), and forget idempotency keys that ran out. A drop that would wait for others is left to the next call. Returns what was done. Errors: invalid_parameter_value.';

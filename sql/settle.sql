@@ -1,0 +1,487 @@
+/*
+ * Settling: what became of leased units.
+ *
+ * The fence is the lease row.  A settle deletes it (the whole batch) or appends to `settled`
+ * (a part); whoever finds no row has lost the lease, unless history shows that this very lease
+ * settled the unit before: then the answer is `already`, so that a settle whose answer was lost
+ * can be sent again.
+ *
+ *   success              -> task_run
+ *   failed, timed_out    -> due_work after the backoff | task_run when attempts are exhausted
+ *   crashed              -> due_work, to be leased alone | task_run: abandoned
+ *   released, snoozed    -> due_work, uncharged
+ *   declined             -> due_work in a second | parked until a worker has the tool
+ *   cancelled            -> task_run, if a cancel was requested; else as released
+ */
+
+create or replace function ordinaut._backoff(p_retry jsonb, p_failures integer)
+returns interval
+language sql
+volatile
+as $fn$
+  select least(
+    coalesce((p_retry ->> 'cap')::interval, '60 s'),
+    coalesce((p_retry ->> 'base')::interval, '1 s') * case coalesce(p_retry ->> 'strategy', 'exponential')
+      when 'fixed' then 1
+      when 'linear' then p_failures
+      -- 2^40 s is 35 000 years: the cap has long decided.
+      else least(coalesce((p_retry ->> 'factor')::float8, 2) ^ least(p_failures - 1, 40), 1e9)
+    end
+  ) * (1 - coalesce((p_retry ->> 'jitter')::float8, 0.1) * random());
+$fn$;
+
+comment on function ordinaut._backoff(jsonb, integer) is
+  'How long to wait after the n-th failure: min(cap, base x factor^(n-1)), less up to jitter of it. Defaults: 1 s, cap 60 s, factor 2, jitter 0.1.';
+
+create or replace function ordinaut._started_at(
+  p_leased_at timestamptz,
+  p_elapsed   bigint,
+  p_now       timestamptz
+)
+returns timestamptz
+language sql
+immutable
+as $fn$
+  select greatest(p_leased_at, p_now - least(p_elapsed, 3155760000000000) * interval '1 us');
+$fn$;
+
+comment on function ordinaut._started_at(timestamptz, bigint, timestamptz) is
+  'When a unit that ran p_elapsed microseconds began; never before it was leased.';
+
+/* Take units out of their lease.  Returns the lease as it was with exactly the units asked for
+   in `work`; null when the lease is gone.  Units settled before are left out. */
+create or replace function ordinaut._take_leased(p_lease_id uuid, p_work_ids uuid[])
+returns ordinaut.lease
+language plpgsql
+volatile
+as $fn$
+declare
+  v_lease ordinaut.lease;
+  v_ids uuid[];
+begin
+  delete from ordinaut.lease as l
+  where
+    l.lease_id = p_lease_id
+    and l.size = cardinality(p_work_ids)
+    and l.settled = '{}'
+  returning l.* into v_lease;
+  if found then
+    v_ids := p_work_ids;
+  else
+    select l.* into v_lease from ordinaut.lease as l where l.lease_id = p_lease_id for no key update;
+    if not found then
+      return null;
+    end if;
+    select coalesce(array_agg(distinct i.id), '{}') into v_ids
+    from unnest(p_work_ids) as i (id)
+    where i.id <> all (v_lease.settled);
+    if cardinality(v_ids) + cardinality(v_lease.settled) >= v_lease.size then
+      delete from ordinaut.lease as l where l.lease_id = p_lease_id;
+    elsif cardinality(v_ids) > 0 then
+      update ordinaut.lease as l set settled = l.settled || v_ids where l.lease_id = p_lease_id;
+    end if;
+    v_lease.work := coalesce((
+      select array_agg(u order by u.priority, u.run_at, u.work_id)
+      from unnest(v_lease.work) as u
+      where u.work_id = any (v_ids)
+    ), '{}');
+  end if;
+
+  if cardinality(v_lease.work) <> cardinality(v_ids)
+    or exists (select from unnest(v_ids) as i (id) group by i.id having count(*) > 1)
+  then
+    perform ordinaut._refuse(
+      format('lease %s does not hold all of these %s units, each once', p_lease_id, cardinality(v_ids)),
+      'Settle each unit under the lease that it came with.');
+  end if;
+  return v_lease;
+end
+$fn$;
+
+comment on function ordinaut._take_leased(uuid, uuid[]) is
+  'Mark units of a lease as settled and return them; null when the lease is gone. Errors: invalid_parameter_value for a unit that the lease never held.';
+
+create or replace function ordinaut._settled_before(p_lease_id uuid, p_work_id uuid)
+returns boolean
+language sql
+stable
+as $fn$
+  select
+    exists (
+      select from ordinaut.task_run as r
+      where r.run_id = p_work_id and r.lease_id = p_lease_id
+    )
+    or exists (
+      select from ordinaut.run_log as g
+      where g.run_id = p_work_id and g.lease_id = p_lease_id
+        and g.event in ('failed', 'timed_out', 'crashed', 'released', 'snoozed', 'declined', 'cancelled')
+    );
+$fn$;
+
+comment on function ordinaut._settled_before(uuid, uuid) is
+  'Whether history shows that this lease settled this unit.';
+
+-- The heart of it.  The arrays are parallel; every unit belongs to this lease.
+create or replace function ordinaut._settle(
+  p_lease_id uuid,
+  p_work_ids uuid[],
+  p_outcomes text[],
+  p_outputs  text[],
+  p_errors   text[],
+  p_elapsed  bigint[],
+  p_now      timestamptz
+)
+returns table (kind text, lease_id uuid, work_id uuid)
+language plpgsql
+volatile
+as $fn$
+declare
+  v_lease ordinaut.lease;
+  v_row record;
+  v_ended boolean;
+begin
+  v_lease := ordinaut._take_leased(p_lease_id, p_work_ids);
+
+  if v_lease.lease_id is null then
+    if (select bool_and(ordinaut._settled_before(p_lease_id, u.id)) from unnest(p_work_ids) as u (id)) then
+      return query select 'already', p_lease_id, u.id from unnest(p_work_ids) as u (id);
+    else
+      return query
+      select 'already', p_lease_id, u.id from unnest(p_work_ids) as u (id)
+      where ordinaut._settled_before(p_lease_id, u.id);
+      return query select 'lost', p_lease_id, null::uuid;
+    end if;
+    return;
+  end if;
+  if cardinality(v_lease.work) < cardinality(p_work_ids) then
+    return query
+    select 'already', p_lease_id, u.id
+    from unnest(p_work_ids) as u (id)
+    where not exists (select from unnest(v_lease.work) as w where w.work_id = u.id);
+  end if;
+
+  insert into ordinaut.task_run (run_id, task_id, tool, queue, priority, state, attempt, failures,
+    crashes, max_attempts, worker_id, lease_id, enqueued_at, scheduled_for, started_at, finished_at,
+    timeout, key, key_limit, idempotency_key, retry, retry_of, payload, output)
+  select w.run_id, w.task_id, w.tool, w.queue, w.priority, 'success', w.attempt, w.failures,
+    w.crashes, w.max_attempts, v_lease.worker_id, p_lease_id, w.enqueued_at, w.scheduled_for,
+    ordinaut._started_at(v_lease.leased_at, u.elapsed, p_now), p_now, w.timeout, w.key, w.key_limit,
+    w.idempotency_key, w.retry, w.retry_of, w.payload, u.output::jsonb
+  from unnest(p_work_ids, p_outcomes, p_outputs, p_elapsed) as u (id, outcome, output, elapsed)
+  join unnest(v_lease.work) as w on w.work_id = u.id
+  where u.outcome = 'success';
+
+  select bool_or(w.key is not null or w.idempotency_key is not null) into v_ended
+  from unnest(v_lease.work) as w;
+  if v_ended then
+    -- Keys in ascending order, as everywhere.
+    perform ordinaut._end_holds(w)
+    from (
+      select w as w
+      from unnest(v_lease.work) as w
+      join unnest(p_work_ids, p_outcomes) as u (id, outcome) on u.id = w.work_id
+      where u.outcome = 'success' and (w.key is not null or w.idempotency_key is not null)
+      order by w.key
+    ) as s;
+  end if;
+  if exists (select from ordinaut.cancel_request) then
+    delete from ordinaut.cancel_request as c
+    using unnest(p_work_ids, p_outcomes) as u (id, outcome), unnest(v_lease.work) as w
+    where w.work_id = u.id and u.outcome = 'success' and c.run_id = w.run_id;
+  end if;
+
+  -- What did not simply succeed is journalled and decided one by one; it is the exception.
+  if 'success' <> any (p_outcomes) then
+    for v_row in
+      select w as item, u.outcome, u.error, u.elapsed
+      from unnest(p_work_ids, p_outcomes, p_errors, p_elapsed) as u (id, outcome, error, elapsed)
+      join unnest(v_lease.work) as w on w.work_id = u.id
+      where u.outcome <> 'success'
+      order by w.key, w.work_id
+    loop
+      perform ordinaut._settle_otherwise(v_lease, v_row.item, v_row.outcome, v_row.error::jsonb,
+        ordinaut._started_at(v_lease.leased_at, v_row.elapsed, p_now), p_now);
+    end loop;
+  end if;
+end
+$fn$;
+
+comment on function ordinaut._settle(uuid, uuid[], text[], text[], text[], bigint[], timestamptz) is
+  'Settle units of one lease. Returns rows only for what is not as expected: already, lost. Errors: invalid_parameter_value.';
+
+create or replace function ordinaut._settle_otherwise(
+  p_lease      ordinaut.lease,
+  p_item       ordinaut.work_item,
+  p_outcome    text,
+  p_error      jsonb,
+  p_started_at timestamptz,
+  p_now        timestamptz
+)
+returns text
+language plpgsql
+volatile
+as $fn$
+declare
+  v_item ordinaut.work_item := p_item;
+  v_error jsonb := coalesce(p_error, '{}');
+  v_cancel boolean := exists (select from ordinaut.cancel_request as c where c.run_id = p_item.run_id);
+  v_after interval;
+  v_result text;
+begin
+  if p_outcome not in ('failed', 'timed_out', 'crashed', 'released', 'snoozed', 'declined', 'cancelled') then
+    perform ordinaut._refuse(format('unit %s: unknown outcome %L', p_item.work_id, p_outcome));
+  end if;
+  if jsonb_typeof(v_error) <> 'object' then
+    v_error := jsonb_build_object('message', v_error);
+  end if;
+  -- greatest() and least() pass nulls over: no retry_after must stay null.
+  if v_error ->> 'retry_after' is not null then
+    v_after := least(greatest((v_error ->> 'retry_after')::float8, 0), 315576000) * interval '1 s';
+  end if;
+
+  -- A cancel wins over everything but success, and over a failure that came with it.
+  if v_cancel then
+    perform ordinaut._finish_cancelled(v_item, p_lease.worker_id, p_lease.lease_id, p_started_at);
+    return 'cancelled';
+  end if;
+
+  case p_outcome
+    when 'failed', 'timed_out' then
+      v_item.failures := v_item.failures + 1;
+      if coalesce((v_error ->> 'retryable')::boolean, true) and v_item.failures < v_item.max_attempts then
+        v_item.run_at := p_now + coalesce(v_after, ordinaut._backoff(v_item.retry, v_item.failures));
+        v_result := 'retry';
+      else
+        if coalesce((v_error ->> 'retryable')::boolean, true) then
+          v_error := v_error || jsonb_build_object('message', format(
+            'Max retries exhausted (%s of %s): %s', v_item.failures, v_item.max_attempts, v_error ->> 'message'));
+        end if;
+        v_result := p_outcome;
+      end if;
+    when 'crashed' then
+      v_item.crashes := v_item.crashes + 1;
+      -- Only a unit that was leased alone can be the culprit for certain.
+      v_result := case when v_item.crashes >= 3 and p_lease.size = 1 then 'abandoned' else 'retry' end;
+    when 'snoozed' then
+      v_item.run_at := p_now + coalesce(v_after, '1 s');
+      v_result := 'snoozed';
+    when 'declined' then
+      v_item.run_at := p_now + interval '1 s';
+      v_result := 'declined';
+    else
+      v_result := 'released';
+  end case;
+
+  perform ordinaut._journal(
+    case when p_outcome = 'cancelled' then 'released' else p_outcome end,
+    v_item.run_id, v_item.task_id, v_item.queue, v_item.attempt, p_lease.worker_id, p_lease.lease_id,
+    v_error || case v_result
+      when 'retry' then jsonb_build_object('run_at', v_item.run_at)
+      else '{}'
+    end);
+
+  if v_result in ('failed', 'timed_out', 'abandoned') then
+    perform ordinaut._finish(v_item, v_result, null, v_error, p_lease.worker_id, p_lease.lease_id, p_started_at);
+  elsif v_result = 'declined' and not ordinaut._has_tool(v_item.queue, v_item.tool) then
+    perform ordinaut._park(v_item, 'tool');
+  else
+    perform ordinaut._put_due(array[v_item]);
+    if v_item.run_at <= p_now then
+      perform ordinaut._ask_sweep(v_item.queue);
+      perform ordinaut._notify_idle(v_item.queue);
+    end if;
+  end if;
+  return v_result;
+end
+$fn$;
+
+comment on function ordinaut._settle_otherwise(ordinaut.lease, ordinaut.work_item, text, jsonb, timestamptz, timestamptz) is
+  'Settle one unit that did not succeed, journal it, and say what became of it. Errors: invalid_parameter_value.';
+
+-- The single calls: for psql and other clients.  They raise where exchange() answers with data.
+create or replace function ordinaut._settle_alone(
+  p_lease_id uuid,
+  p_work_id  uuid,
+  p_outcome  text,
+  p_output   jsonb,
+  p_error    jsonb
+)
+returns table (work_id uuid, outcome text)
+language plpgsql
+volatile
+as $fn$
+declare
+  v_now timestamptz := ordinaut.now();
+  v_ids uuid[] := array[p_work_id];
+  v_id uuid;
+  v_fact record;
+begin
+  if p_work_id is null then
+    select array_agg(u.work_id) into v_ids
+    from ordinaut.lease as l
+    cross join unnest(l.work) as u
+    where l.lease_id = p_lease_id and u.work_id <> all (l.settled);
+  end if;
+  if v_ids is null then
+    raise exception using
+      errcode = 'OR001',
+      message = format('lease %s is gone', p_lease_id),
+      hint = 'Stop: discard the result. Its work was taken back, or is settled; name the unit to know which.';
+  end if;
+
+  if octet_length(p_output::text) > 1048576 then
+    raise exception using
+      errcode = 'program_limit_exceeded',
+      message = format('output of %s bytes is over 1 MB', octet_length(p_output::text)),
+      hint = 'Store it elsewhere and return a reference to it.';
+  end if;
+
+  for v_fact in
+    select s.* from ordinaut._settle(p_lease_id, v_ids,
+      array_fill(p_outcome, array[cardinality(v_ids)]),
+      array_fill(p_output::text, array[cardinality(v_ids)]),
+      array_fill(p_error::text, array[cardinality(v_ids)]),
+      array_fill(null::bigint, array[cardinality(v_ids)]), v_now) as s
+  loop
+    if v_fact.kind = 'lost' then
+      raise exception using
+        errcode = 'OR001',
+        message = format('lease %s no longer holds %s', p_lease_id,
+          coalesce('unit ' || p_work_id, 'its units')),
+        hint = 'Stop: another attempt may be running. Discard this result.';
+    end if;
+    v_ids := array_remove(v_ids, v_fact.work_id);
+    return query select v_fact.work_id, 'already';
+  end loop;
+
+  foreach v_id in array v_ids loop
+    return query
+    select v_id, coalesce(
+      (select r.state from ordinaut.task_run as r where r.run_id = v_id),
+      case when p_outcome in ('failed', 'timed_out', 'crashed') then 'retry' else p_outcome end);
+  end loop;
+end
+$fn$;
+
+comment on function ordinaut._settle_alone(uuid, uuid, text, jsonb, jsonb) is
+  'Settle one unit, or all that a lease still holds, and raise when the lease is lost. Errors: OR001, invalid_parameter_value, program_limit_exceeded.';
+
+create or replace function ordinaut.complete_work(
+  p_lease_id uuid,
+  p_work_id  uuid  default null,
+  p_output   jsonb default null
+)
+returns table (work_id uuid, outcome text)
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+  select s.work_id, s.outcome
+  from ordinaut._settle_alone(p_lease_id, p_work_id, 'success', p_output, null) as s;
+$fn$;
+
+comment on function ordinaut.complete_work(uuid, uuid, jsonb) is
+  'Settle a leased unit (null: all that the lease still holds) as success, with its output. outcome: success, or already when this lease settled it before. Accepted, late or not, until the lease is taken back. Errors: OR001 (stop: the lease is lost), invalid_parameter_value, program_limit_exceeded.';
+
+create or replace function ordinaut.fail_work(
+  p_lease_id    uuid,
+  p_work_id     uuid     default null,
+  p_error       text     default null,
+  p_retryable   boolean  default true,
+  p_retry_after interval default null,
+  p_details     jsonb    default null
+)
+returns table (work_id uuid, outcome text)
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+  select s.work_id, s.outcome
+  from ordinaut._settle_alone(p_lease_id, p_work_id, 'failed', null,
+    coalesce(p_details, '{}') || jsonb_strip_nulls(jsonb_build_object(
+      'message', left(coalesce(p_error, 'failed'), 16000),
+      'retryable', p_retryable,
+      'retry_after', extract(epoch from p_retry_after)))) as s;
+$fn$;
+
+comment on function ordinaut.fail_work(uuid, uuid, text, boolean, interval, jsonb) is
+  'Settle a leased unit (null: all that the lease still holds) as failed. outcome: retry (it runs again after p_retry_after or its backoff), failed (not retryable, or attempts exhausted), cancelled (a cancel was requested), already. Errors: OR001, invalid_parameter_value.';
+
+create or replace function ordinaut.release_work(
+  p_lease_id uuid,
+  p_work_id  uuid default null,
+  p_note     text default null
+)
+returns table (work_id uuid, outcome text)
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+  select s.work_id, s.outcome
+  from ordinaut._settle_alone(p_lease_id, p_work_id, 'released', null,
+    jsonb_strip_nulls(jsonb_build_object('message', p_note))) as s;
+$fn$;
+
+comment on function ordinaut.release_work(uuid, uuid, text) is
+  'Give a leased unit (null: all that the lease still holds) back at its place in line, uncharged. outcome: released, cancelled, already. Errors: OR001, invalid_parameter_value.';
+
+create or replace function ordinaut.snooze_work(
+  p_lease_id uuid,
+  p_work_id  uuid,
+  p_for      interval,
+  p_note     text default null
+)
+returns table (work_id uuid, outcome text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+begin
+  perform ordinaut._check_span('for', coalesce(p_for, '-1 s'), '0 s', '10 years');
+  return query
+  select s.work_id, s.outcome
+  from ordinaut._settle_alone(p_lease_id, p_work_id, 'snoozed', null,
+    jsonb_strip_nulls(jsonb_build_object('message', p_note, 'retry_after', extract(epoch from p_for)))) as s;
+end
+$fn$;
+
+comment on function ordinaut.snooze_work(uuid, uuid, interval, text) is
+  'Give a leased unit (null: all that the lease still holds) back, to be leased again after p_for, uncharged. outcome: snoozed, cancelled, already. Errors: OR001, invalid_parameter_value.';
+
+create or replace function ordinaut.assert_lease(p_lease_id uuid, p_work_id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_run_id uuid;
+begin
+  select u.run_id into v_run_id
+  from (
+    select l.work, l.settled from ordinaut.lease as l where l.lease_id = p_lease_id for key share
+  ) as l
+  cross join unnest(l.work) as u
+  where u.work_id = p_work_id and u.work_id <> all (l.settled);
+  if not found then
+    raise exception using
+      errcode = 'OR001',
+      message = format('lease %s no longer holds unit %s', p_lease_id, p_work_id),
+      hint = 'Stop and roll back: another attempt may be running.';
+  end if;
+  if exists (select from ordinaut.cancel_request as c where c.run_id = v_run_id) then
+    raise exception using
+      errcode = 'OR002',
+      message = format('a cancel is requested for run %s', v_run_id),
+      hint = 'Roll back, and settle the unit as cancelled.';
+  end if;
+end
+$fn$;
+
+comment on function ordinaut.assert_lease(uuid, uuid) is
+  'Hold the lease of a unit for the rest of the caller''s transaction: nobody can take it back before that ends. With complete_work() as the last statement, writes and completion commit together. Errors: OR001, OR002.';

@@ -1,0 +1,551 @@
+/*
+ * Tasks: lasting definitions of what to run and when.
+ *
+ * create_task and update_task share one check of the whole row, so that a task that is accepted
+ * can fire.  A change of the schedule raises the revision and replans at once, under the lock of
+ * the task's schedule row: tick fires only a plan of the current revision.
+ */
+
+create or replace function ordinaut._task_id(p_task text)
+returns uuid
+language plpgsql
+stable
+as $fn$
+declare
+  v_ids uuid[];
+  v_tail text := lower(replace(p_task, '-', ''));
+begin
+  select array_agg(t.task_id) into v_ids
+  from ordinaut.task as t
+  where
+    (t.namespace = 'default' and t.name = p_task)
+    or (strpos(p_task, '/') > 0 and t.namespace = split_part(p_task, '/', 1)
+      and t.name = substr(p_task, strpos(p_task, '/') + 1));
+  if v_ids is null and v_tail ~ '^[0-9a-f]{4,32}$' then
+    select array_agg(t.task_id) into v_ids
+    from ordinaut.task as t
+    where right(replace(t.task_id::text, '-', ''), length(v_tail)) = v_tail;
+  end if;
+
+  if cardinality(v_ids) = 1 then
+    return v_ids[1];
+  end if;
+  raise exception using
+    errcode = 'OR020',
+    message = case
+      when v_ids is null then format('there is no task %L', p_task)
+      else format('%L could be any of %s tasks', p_task, cardinality(v_ids))
+    end,
+    hint = 'A task is named by its id, a unique end of it, name, or namespace/name.';
+end
+$fn$;
+
+comment on function ordinaut._task_id(text) is
+  'The task that an id, the end of one, name or namespace/name means. Errors: OR020.';
+
+create or replace function ordinaut._check_task(p_task ordinaut.task, p_allow_past boolean)
+returns void
+language plpgsql
+stable
+as $fn$
+begin
+  if p_task.name is null or p_task.name !~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$' then
+    perform ordinaut._refuse(format('name %L is not a task name', left(p_task.name, 120)),
+      'Letters, digits, _ . - only, a letter or digit first, at most 100.');
+  end if;
+  perform ordinaut._check_label('namespace', p_task.namespace);
+  perform ordinaut._check_tool(p_task.tool);
+  perform ordinaut._check_payload(p_task.payload);
+  perform ordinaut._check_label('queue', p_task.queue);
+  perform ordinaut._check_count('priority', p_task.priority, 1, 9);
+  perform ordinaut._check_count('max_attempts', p_task.max_attempts, 1, 1000);
+  perform ordinaut._check_key('key', p_task.key);
+  perform ordinaut._check_count('key_limit', p_task.key_limit, 1, 10000);
+  perform ordinaut._check_retry(p_task.retry);
+  perform ordinaut._check_span('timeout', p_task.timeout, '1 ms', '30 days');
+  perform ordinaut._check_span('grace', coalesce(p_task.grace, '-1 s'), '0 s', '365 days');
+  perform ordinaut._check_timezone(coalesce(p_task.timezone, ''));
+  perform ordinaut._check_at('start_at', p_task.start_at);
+  perform ordinaut._check_at('end_at', p_task.end_at);
+  if p_task.end_at < p_task.start_at then
+    perform ordinaut._refuse(format('end_at %s lies before start_at %s', p_task.end_at, p_task.start_at));
+  end if;
+  if octet_length(p_task.description) > 8000 then
+    perform ordinaut._refuse('description is over 8000 bytes');
+  end if;
+  if p_task.catchup not in ('all', 'latest', 'none') or p_task.catchup is null then
+    perform ordinaut._refuse(format('catchup %L must be all, latest or none', p_task.catchup));
+  end if;
+
+  case coalesce(p_task.schedule_kind, '')
+    when 'manual' then
+      if p_task.schedule_expr is not null then
+        perform ordinaut._refuse('schedule_expr was given, but schedule_kind is manual',
+          'Name the kind: once or interval.');
+      end if;
+    when 'interval' then
+      perform ordinaut._every(p_task.schedule_expr);
+    when 'once' then
+      if ordinaut._once_at(p_task.schedule_expr, p_task.timezone) < ordinaut.now() - p_task.grace
+        and not p_allow_past
+      then
+        perform ordinaut._refuse(
+          format('schedule_expr %s is past by more than the grace of %s', p_task.schedule_expr, p_task.grace),
+          'Give a later time, or allow_past to run it now.');
+      end if;
+    else
+      perform ordinaut._refuse(format('schedule_kind %L must be once, interval or manual', p_task.schedule_kind));
+  end case;
+end
+$fn$;
+
+comment on function ordinaut._check_task(ordinaut.task, boolean) is
+  'Refuse a task that could not fire. Errors: invalid_parameter_value, program_limit_exceeded.';
+
+-- Writes the plan of the task's current revision.  p_after: occurrences up to it are decided.
+create or replace function ordinaut._plan(p_task ordinaut.task, p_after timestamptz)
+returns timestamptz
+language plpgsql
+volatile
+as $fn$
+declare
+  v_next timestamptz;
+begin
+  if p_task.status = 'active' then
+    v_next := ordinaut._next_occurrence(p_task, p_after);
+  end if;
+  insert into ordinaut.task_schedule as s (task_id, revision, next_run)
+  values (p_task.task_id, p_task.revision, v_next)
+  on conflict on constraint task_schedule_pk do update
+  set
+    revision = excluded.revision,
+    next_run = excluded.next_run;
+  return v_next;
+end
+$fn$;
+
+comment on function ordinaut._plan(ordinaut.task, timestamptz) is
+  'Plan the next occurrence after an instant and return it; null for a task that is not active.';
+
+create or replace function ordinaut.create_task(
+  p_name          text,
+  p_tool          text,
+  p_payload       jsonb       default '{}',
+  p_schedule_kind text        default 'manual',
+  p_schedule_expr text        default null,
+  p_timezone      text        default 'UTC',
+  p_start_at      timestamptz default null,
+  p_end_at        timestamptz default null,
+  p_namespace     text        default 'default',
+  p_description   text        default null,
+  p_queue         text        default 'default',
+  p_priority      integer     default 5,
+  p_key           text        default null,
+  p_key_limit     integer     default 1,
+  p_max_attempts  integer     default 3,
+  p_retry         jsonb       default null,
+  p_timeout       interval    default null,
+  p_catchup       text        default 'latest',
+  p_grace         interval    default '60 s',
+  p_allow_past    boolean     default false
+)
+returns uuid
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_now timestamptz := ordinaut.now();
+  v_task ordinaut.task;
+begin
+  v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool, p_payload,
+    p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_start_at, p_end_at, p_key,
+    p_key_limit, p_max_attempts, p_retry, p_timeout, p_catchup, p_grace, 'active', null,
+    ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(), v_now)::ordinaut.task;
+  perform ordinaut._check_task(v_task, coalesce(p_allow_past, false));
+
+  insert into ordinaut.task select v_task.* on conflict on constraint task_name_key do nothing;
+  if not found then
+    raise exception using
+      errcode = 'OR030',
+      message = format('task %s/%s exists', p_namespace, p_name),
+      hint = 'update_task() changes it.';
+  end if;
+  /* A once in the past that was accepted fires at the next tick.  An interval starts one duration
+     after its creation, or at its start; what lies before now was never promised. */
+  perform ordinaut._plan(v_task, case p_schedule_kind when 'once' then '-infinity' else v_now end);
+  perform ordinaut._journal('task_created', p_task_id => v_task.task_id, p_detail => jsonb_build_object(
+    'name', p_namespace || '/' || p_name, 'schedule_kind', p_schedule_kind, 'schedule_expr', p_schedule_expr));
+  return v_task.task_id;
+end
+$fn$;
+
+comment on function ordinaut.create_task(text, text, jsonb, text, text, text, timestamptz, timestamptz, text, text, text, integer, text, integer, integer, jsonb, interval, text, interval, boolean) is
+  'Define a task and return its id. p_schedule_kind: manual (run_now() only), interval (p_schedule_expr a duration, counted from p_start_at or now, elapsed time), once (an ISO timestamp; without offset it is wall time in p_timezone; past by up to p_grace it runs at once, older is refused unless p_allow_past). p_key, p_key_limit: at most so many of its runs live at once. p_retry: {"base": "1 s", "cap": "60 s", "factor": 2, "jitter": 0.1, "strategy": "exponential"}. p_catchup: which occurrences fire that came while no scheduler ran: all, latest, none (but those within p_grace). Errors: OR030 (name taken), invalid_parameter_value, program_limit_exceeded.';
+
+create or replace function ordinaut.update_task(p_task text, p_patch jsonb)
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_now timestamptz := ordinaut.now();
+  v_task_id uuid := ordinaut._task_id(p_task);
+  v_old ordinaut.task;
+  v_new ordinaut.task;
+  v_key text;
+  v_replan boolean;
+begin
+  if jsonb_typeof(p_patch) is distinct from 'object' then
+    perform ordinaut._refuse('patch must be an object', 'For example {"priority": 3}.');
+  end if;
+  -- The schedule row first: a tick that fires this task finishes before, or starts after.
+  perform from ordinaut.task_schedule as s where s.task_id = v_task_id for update;
+  select t.* into v_old from ordinaut.task as t where t.task_id = v_task_id for update;
+
+  v_new := v_old;
+  for v_key in select k.key from jsonb_object_keys(p_patch) as k (key) loop
+    if v_key = 'allow_past' then
+      continue;
+    elsif v_key not in ('name', 'namespace', 'description', 'tool', 'payload', 'queue', 'priority',
+      'schedule_kind', 'schedule_expr', 'timezone', 'start_at', 'end_at', 'key', 'key_limit',
+      'max_attempts', 'retry', 'timeout', 'catchup', 'grace')
+    then
+      perform ordinaut._refuse(format('a task has no field %L to update', v_key),
+        'The fields are the arguments of create_task(), without p_.');
+    end if;
+    begin
+      v_new := jsonb_populate_record(v_new, jsonb_build_object(v_key, p_patch -> v_key));
+    exception
+      when data_exception then
+        perform ordinaut._refuse(format('%s cannot be %s: %s', v_key, left((p_patch -> v_key)::text, 80), sqlerrm));
+    end;
+  end loop;
+  if v_new = v_old then
+    return v_old.revision;
+  end if;
+
+  v_replan := (v_new.schedule_kind, v_new.schedule_expr, v_new.timezone, v_new.start_at, v_new.end_at)
+    is distinct from (v_old.schedule_kind, v_old.schedule_expr, v_old.timezone, v_old.start_at, v_old.end_at);
+  if v_old.status = 'cancelled' then
+    raise exception using
+      errcode = 'OR031',
+      message = format('task %s/%s is cancelled', v_old.namespace, v_old.name),
+      hint = 'A cancelled task never fires again; create another.';
+  end if;
+  if v_replan and v_old.status in ('completed', 'invalid') then
+    v_new.status := 'active';
+    v_new.status_note := null;
+    v_new.status_by := ordinaut._actor();
+    v_new.status_at := v_now;
+  end if;
+  -- Only a new schedule is held to "not in the past": other edits of a task that fired are fine.
+  perform ordinaut._check_task(v_new, not v_replan or coalesce((p_patch ->> 'allow_past')::boolean, false));
+  v_new.revision := v_old.revision + 1;
+  v_new.updated_at := v_now;
+
+  begin
+    update ordinaut.task as t
+    set
+      namespace = v_new.namespace,
+      name = v_new.name,
+      description = v_new.description,
+      tool = v_new.tool,
+      payload = v_new.payload,
+      queue = v_new.queue,
+      priority = v_new.priority,
+      schedule_kind = v_new.schedule_kind,
+      schedule_expr = v_new.schedule_expr,
+      timezone = v_new.timezone,
+      start_at = v_new.start_at,
+      end_at = v_new.end_at,
+      key = v_new.key,
+      key_limit = v_new.key_limit,
+      max_attempts = v_new.max_attempts,
+      retry = v_new.retry,
+      timeout = v_new.timeout,
+      catchup = v_new.catchup,
+      grace = v_new.grace,
+      status = v_new.status,
+      status_note = v_new.status_note,
+      status_by = v_new.status_by,
+      status_at = v_new.status_at,
+      revision = v_new.revision,
+      updated_at = v_new.updated_at
+    where t.task_id = v_task_id;
+  exception
+    when unique_violation then
+      raise exception using
+        errcode = 'OR030',
+        message = format('task %s/%s exists', v_new.namespace, v_new.name),
+        hint = 'Choose another name.';
+  end;
+  if v_replan then
+    perform ordinaut._plan(v_new, case v_new.schedule_kind when 'once' then '-infinity' else v_now end);
+  else
+    update ordinaut.task_schedule as s set revision = v_new.revision where s.task_id = v_task_id;
+  end if;
+  perform ordinaut._journal('task_updated', p_task_id => v_task_id, p_detail => jsonb_build_object(
+    'revision', v_new.revision, 'patch', p_patch));
+  return v_new.revision;
+end
+$fn$;
+
+comment on function ordinaut.update_task(text, jsonb) is
+  'Change fields of a task, named as the arguments of create_task() without p_, and return its revision. A new schedule is planned at once and the old one never fires again; an empty patch, or one that changes nothing, changes nothing. Runs that exist keep what they started with. Errors: OR020, OR030 (name taken), OR031 (cancelled), invalid_parameter_value.';
+
+-- The one place that changes a task's status by hand.
+create or replace function ordinaut._set_status(p_task text, p_status text, p_event text, p_note text)
+returns text
+language plpgsql
+volatile
+as $fn$
+declare
+  v_task_id uuid := ordinaut._task_id(p_task);
+  v_task ordinaut.task;
+begin
+  perform from ordinaut.task_schedule as s where s.task_id = v_task_id for update;
+  select t.* into v_task from ordinaut.task as t where t.task_id = v_task_id for update;
+  if v_task.status = p_status then
+    return p_status;
+  end if;
+
+  update ordinaut.task as t
+  set
+    status = p_status,
+    status_note = p_note,
+    status_by = ordinaut._actor(),
+    status_at = ordinaut.now()
+  where t.task_id = v_task_id
+  returning t.* into v_task;
+  perform ordinaut._plan(v_task, ordinaut.now());
+  perform ordinaut._journal(p_event, p_task_id => v_task_id, p_detail => jsonb_build_object('note', p_note));
+  return p_status;
+end
+$fn$;
+
+comment on function ordinaut._set_status(text, text, text, text) is
+  'Change a task''s status, replan, and journal it. Errors: OR010, OR020.';
+
+create or replace function ordinaut.pause_task(p_task text, p_note text default null)
+returns text
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+  select ordinaut._set_status(p_task, 'paused', 'task_paused', p_note);
+$fn$;
+
+comment on function ordinaut.pause_task(text, text) is
+  'Fire a task no more until resume_task(); runs that exist go on. Pausing twice is fine. Errors: OR020, OR010 (it is completed or cancelled).';
+
+create or replace function ordinaut.resume_task(p_task text, p_note text default null)
+returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_task ordinaut.task;
+begin
+  select t.* into v_task from ordinaut.task as t where t.task_id = ordinaut._task_id(p_task);
+  if v_task.status in ('completed', 'invalid') then
+    raise exception using
+      errcode = 'OR031',
+      message = format('task %s/%s is %s: %s', v_task.namespace, v_task.name, v_task.status,
+        coalesce(v_task.status_note, 'its schedule has no occurrence left')),
+      hint = 'Give it a schedule with update_task(); that makes it active.';
+  end if;
+  return ordinaut._set_status(p_task, 'active', 'task_resumed', p_note);
+end
+$fn$;
+
+comment on function ordinaut.resume_task(text, text) is
+  'Fire a paused task again, from its next occurrence after now: what passed meanwhile does not come in a burst. Errors: OR020, OR010 (cancelled), OR031 (completed or invalid).';
+
+create or replace function ordinaut.cancel_task(p_task text, p_note text default null)
+returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_task_id uuid := ordinaut._task_id(p_task);
+  v_run_id uuid;
+  v_status text;
+begin
+  v_status := ordinaut._set_status(p_task, 'cancelled', 'task_cancelled', p_note);
+  for v_run_id in
+    select w.run_id from ordinaut.due_work as w where w.task_id = v_task_id
+    union
+    select p.run_id from ordinaut.parked as p where p.task_id = v_task_id
+    union
+    select u.run_id from ordinaut.lease as l cross join unnest(l.work) as u
+    where u.task_id = v_task_id and u.work_id <> all (l.settled)
+    order by 1
+  loop
+    begin
+      perform ordinaut.cancel_run(v_run_id, coalesce(p_note, 'its task was cancelled'));
+    exception
+      when sqlstate 'OR020' then null;  -- Pruned or gone meanwhile: nothing is left to cancel.
+    end;
+  end loop;
+  return v_status;
+end
+$fn$;
+
+comment on function ordinaut.cancel_task(text, text) is
+  'End a task for good: it never fires again, its waiting runs are cancelled, its running ones are asked to stop. Errors: OR020.';
+
+create or replace function ordinaut.snooze_task(p_task text, p_for interval, p_note text default null)
+returns timestamptz
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_task_id uuid := ordinaut._task_id(p_task);
+  v_task ordinaut.task;
+  v_next timestamptz;
+begin
+  perform ordinaut._check_span('for', coalesce(p_for, '-1 s'), '1 s', '7 days');
+  select s.next_run into v_next from ordinaut.task_schedule as s where s.task_id = v_task_id for update;
+  select t.* into v_task from ordinaut.task as t where t.task_id = v_task_id;
+  if v_task.status <> 'active' or v_next is null then
+    raise exception using
+      errcode = 'OR031',
+      message = format('task %s/%s is %s and has no next run to snooze', v_task.namespace, v_task.name, v_task.status),
+      hint = 'Only an active task with a schedule can be snoozed.';
+  end if;
+
+  if v_task.schedule_kind = 'once' then
+    v_next := v_next + p_for;
+    update ordinaut.task_schedule as s set next_run = v_next where s.task_id = v_task_id;
+  else
+    v_next := ordinaut._plan(v_task, greatest(v_next, ordinaut.now()) + p_for - interval '1 us');
+  end if;
+  perform ordinaut._journal('task_snoozed', p_task_id => v_task_id, p_detail => jsonb_build_object(
+    'for', p_for, 'next_run', v_next, 'note', p_note));
+  return v_next;
+end
+$fn$;
+
+comment on function ordinaut.snooze_task(text, interval, text) is
+  'Skip what a task''s schedule holds for the next p_for (1 s to 7 days) from its next run, and return the run after it; a once is moved by p_for. Runs that exist are untouched. Errors: OR020, OR031 (nothing to snooze), invalid_parameter_value.';
+
+create or replace function ordinaut.list_tasks(
+  p_namespace text    default null,
+  p_status    text    default null,
+  p_limit     integer default 100,
+  p_offset    integer default 0
+)
+returns setof ordinaut.task_status
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+  select t.*
+  from ordinaut.task_status as t
+  where
+    (p_namespace is null or t.namespace = p_namespace)
+    and (p_status is null or t.status = p_status)
+  order by t.namespace, t.name
+  limit p_limit offset p_offset;
+$fn$;
+
+comment on function ordinaut.list_tasks(text, text, integer, integer) is
+  'Tasks with their schedules and counters, by name, as rows of ordinaut.task_status.';
+
+create or replace function ordinaut.get_task(p_task text)
+returns setof ordinaut.task_status
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+  select t.* from ordinaut.task_status as t where t.task_id = ordinaut._task_id(p_task);
+$fn$;
+
+comment on function ordinaut.get_task(text) is 'One task, as a row of ordinaut.task_status. Errors: OR020.';
+
+create or replace function ordinaut.run_now(
+  p_task            text,
+  p_payload         jsonb default null,
+  p_idempotency_key text  default null
+)
+returns table (run_id uuid, outcome text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_task ordinaut.task;
+  v_run_id uuid;
+  v_outcome text;
+begin
+  select t.* into v_task from ordinaut.task as t where t.task_id = ordinaut._task_id(p_task) for share;
+  if v_task.status <> 'active' then
+    raise exception using
+      errcode = 'OR031',
+      message = format('task %s/%s is %s', v_task.namespace, v_task.name, v_task.status),
+      hint = 'Only an active task can be run; resume it first, or enqueue its tool.';
+  end if;
+
+  select q.run_id, q.outcome into v_run_id, v_outcome
+  from ordinaut._enqueue_task(v_task, coalesce(p_payload, v_task.payload), p_idempotency_key) as q;
+  if v_outcome = 'new' then
+    perform ordinaut._journal('run_now', v_run_id, v_task.task_id, v_task.queue);
+  end if;
+  return query select v_run_id, v_outcome;
+end
+$fn$;
+
+comment on function ordinaut.run_now(text, jsonb, text) is
+  'Run an active task at once, beside its schedule; p_payload replaces its own. outcome: new, or existing (p_idempotency_key is known: that run). Errors: OR020, OR031 (not active), invalid_parameter_value.';
+
+create or replace function ordinaut._enqueue_task(p_task ordinaut.task, p_payload jsonb, p_idempotency_key text)
+returns table (run_id uuid, outcome text)
+language plpgsql
+volatile
+as $fn$
+declare
+  v_now timestamptz := ordinaut.now();
+  v_run_id uuid := ordinaut.uuid_generate_v7(v_now);
+  v_holder uuid;
+begin
+  perform ordinaut._check_payload(p_payload);
+  perform ordinaut._check_room(p_task.queue, 1);
+  if p_idempotency_key is not null then
+    perform ordinaut._check_key('idempotency_key', p_idempotency_key);
+    v_holder := ordinaut._claim_once(p_idempotency_key, v_run_id, '1 day');
+    if v_holder <> v_run_id then
+      return query select v_holder, 'existing';
+      return;
+    end if;
+  end if;
+  insert into ordinaut.due_work (work_id, run_id, task_id, queue, priority, run_at, enqueued_at,
+    attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit, idempotency_key, retry,
+    payload)
+  values (v_run_id, v_run_id, p_task.task_id, p_task.queue, p_task.priority, v_now, v_now, 0, 0, 0,
+    p_task.max_attempts, p_task.timeout, p_task.tool, p_task.key,
+    case when p_task.key is not null then p_task.key_limit end, p_idempotency_key, p_task.retry,
+    case when pg_column_size(p_payload) <= 2000 then p_payload end);
+  if pg_column_size(p_payload) > 2000 then
+    insert into ordinaut.payload (run_id, body) values (v_run_id, p_payload);
+  end if;
+  perform ordinaut._notify_idle(p_task.queue);
+  return query select v_run_id, 'new';
+end
+$fn$;
+
+comment on function ordinaut._enqueue_task(ordinaut.task, jsonb, text) is
+  'Queue one run of a task now. Errors: invalid_parameter_value, configuration_limit_exceeded.';

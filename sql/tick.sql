@@ -1,0 +1,229 @@
+/*
+ * Tick: what is due fires.  Set-based, in chunks; any number of schedulers call it at once, and
+ * so may workers, pg_cron, or \watch.
+ *
+ * Each due task's schedule row is locked (skip locked), its occurrences up to now are decided,
+ * and decision, run and advance commit together.  The primary key of `occurrence` makes a second
+ * firing impossible; no leader is needed.  A row whose plan is of an older revision than its task
+ * is not fired: the edit that raised the revision plans anew.
+ *
+ * One task that cannot fire ends as invalid, with the reason, and delays no other: a chunk that
+ * fails is repeated one by one.
+ */
+
+create or replace function ordinaut._due_occurrences(p_task ordinaut.task, p_from timestamptz, p_until timestamptz)
+returns setof timestamptz
+language plpgsql
+stable
+as $fn$
+declare
+  v_at timestamptz := p_from;
+  v_every interval;
+begin
+  if p_task.schedule_kind = 'interval' then
+    v_every := ordinaut._every(p_task.schedule_expr);
+    return query
+    select p_from + n.n * v_every
+    from generate_series(0, least(999,
+      floor(extract(epoch from p_until - p_from) / extract(epoch from v_every)))::integer) as n (n)
+    where p_task.end_at is null or p_from + n.n * v_every <= p_task.end_at;
+    return;
+  end if;
+  return next v_at;
+end
+$fn$;
+
+comment on function ordinaut._due_occurrences(ordinaut.task, timestamptz, timestamptz) is
+  'The occurrences of a task from its planned next run up to an instant, at most 1000.';
+
+create or replace function ordinaut._fire(p_task_ids uuid[], p_now timestamptz)
+returns table (fired integer, missed integer)
+language plpgsql
+volatile
+as $fn$
+declare
+  v_fired integer;
+  v_missed integer;
+  v_prefix bytea := ordinaut._v7_prefix(p_now);
+  v_queue text;
+begin
+  with due as materialized (
+    select t.task_id, t as task, s.next_run
+    from ordinaut.task_schedule as s
+    join ordinaut.task as t on t.task_id = s.task_id
+    where s.task_id = any (p_task_ids)
+  ),
+  spread as materialized (
+    select
+      d.task_id, d.task, o.at,
+      row_number() over (partition by d.task_id order by o.at desc) as back,
+      ordinaut._next_occurrence(d.task, max(o.at) over (partition by d.task_id)) as then_at
+    from due as d
+    cross join lateral ordinaut._due_occurrences(d.task, d.next_run, p_now) as o (at)
+  ),
+  decided as (
+    select
+      s.task_id, s.task, s.at,
+      case
+        when (s.task).catchup = 'all' then true
+        when (s.task).catchup = 'none' then s.at >= p_now - (s.task).grace
+        -- The latest of all that are due: not if the next chunk holds later ones.
+        else s.back = 1 and (s.then_at is null or s.then_at > p_now)
+      end as fires,
+      ordinaut._v7(v_prefix) as run_id
+    from spread as s
+  ),
+  noted as (
+    insert into ordinaut.occurrence (task_id, scheduled_for, decision, reason, run_id, decided_at)
+    select
+      d.task_id, d.at, case when d.fires then 'fired' else 'missed' end,
+      case
+        when d.fires then null
+        when (d.task).catchup = 'latest' then 'catchup latest: a later occurrence was due too'
+        else format('catchup none: later than its grace of %s', (d.task).grace)
+      end,
+      case when d.fires then d.run_id end, p_now
+    from decided as d
+    on conflict on constraint occurrence_pk do nothing
+    returning task_id, scheduled_for, decision, run_id
+  ),
+  body as (
+    insert into ordinaut.payload (run_id, body)
+    select n.run_id, (d.task).payload
+    from noted as n
+    join decided as d on d.run_id = n.run_id
+    where pg_column_size((d.task).payload) > 2000
+  ),
+  placed as (
+    insert into ordinaut.due_work (work_id, run_id, task_id, queue, priority, run_at, scheduled_for,
+      enqueued_at, attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit, retry,
+      payload)
+    select n.run_id, n.run_id, d.task_id, (d.task).queue, (d.task).priority, p_now, d.at, p_now, 0, 0, 0,
+      (d.task).max_attempts, (d.task).timeout, (d.task).tool, (d.task).key,
+      case when (d.task).key is not null then (d.task).key_limit end, (d.task).retry,
+      case when pg_column_size((d.task).payload) <= 2000 then (d.task).payload end
+    from noted as n
+    join decided as d on d.run_id = n.run_id
+  ),
+  counted as (
+    select
+      s.task_id,
+      max(s.at) as last_at,
+      (array_agg(s.then_at))[1] as then_at,
+      (select count(*) from noted as n where n.task_id = s.task_id and n.decision = 'fired') as fired,
+      (select count(*) from noted as n where n.task_id = s.task_id and n.decision = 'missed') as missed
+    from spread as s
+    group by s.task_id
+  ),
+  advanced as (
+    update ordinaut.task_schedule as t
+    set
+      next_run = c.then_at,
+      fired_until = greatest(t.fired_until, c.last_at),
+      last_run = case when c.fired > 0 then p_now else t.last_run end,
+      fired_count = t.fired_count + c.fired,
+      missed_count = t.missed_count + c.missed
+    from counted as c
+    where t.task_id = c.task_id
+    returning t.task_id, t.next_run, c.fired, c.missed
+  ),
+  exhausted as (
+    update ordinaut.task as t
+    set
+      status = 'completed',
+      status_note = 'its schedule has no occurrence left',
+      status_by = 'tick',
+      status_at = p_now
+    from advanced as a
+    where t.task_id = a.task_id and a.next_run is null
+  )
+  select coalesce(sum(a.fired), 0), coalesce(sum(a.missed), 0) into v_fired, v_missed
+  from advanced as a;
+
+  if v_fired > 0 then
+    for v_queue in
+      select distinct t.queue from ordinaut.task as t where t.task_id = any (p_task_ids)
+    loop
+      perform ordinaut._notify_idle(v_queue);
+    end loop;
+  end if;
+  return query select v_fired, v_missed;
+end
+$fn$;
+
+comment on function ordinaut._fire(uuid[], timestamptz) is
+  'Decide the due occurrences of these tasks, whose schedule rows the caller has locked, and advance them.';
+
+create or replace function ordinaut.tick(p_limit integer default 1000)
+returns table (fired integer, missed integer, next_run timestamptz)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $fn$
+declare
+  v_now timestamptz := ordinaut.now();
+  v_ids uuid[];
+  v_id uuid;
+  v_fired integer := 0;
+  v_missed integer := 0;
+  v_more record;
+begin
+  perform ordinaut._check_count('limit', p_limit, 1, 100000);
+
+  -- Locked in one statement, read in the next: an edit that we waited out is seen there.
+  with due as (
+    select s.task_id
+    from ordinaut.task_schedule as s
+    where s.next_run <= v_now
+    order by s.next_run, s.task_id
+    limit p_limit
+    for update skip locked
+  )
+  select array_agg(d.task_id) into v_ids from due as d;
+
+  if v_ids is not null then
+    select array_agg(s.task_id) into v_ids
+    from ordinaut.task_schedule as s
+    join ordinaut.task as t on t.task_id = s.task_id
+    where s.task_id = any (v_ids) and s.next_run <= v_now and s.revision = t.revision and t.status = 'active';
+  end if;
+
+  if v_ids is not null then
+    begin
+      select f.fired, f.missed into v_fired, v_missed from ordinaut._fire(v_ids, v_now) as f;
+    exception
+      -- Not for a database that is closing down, or a deadlock: those end the call.
+      when data_exception or integrity_constraint_violation or program_limit_exceeded
+        or invalid_parameter_value or sqlstate 'OR010' then
+        foreach v_id in array v_ids loop
+          begin
+            select f.fired, f.missed into v_more from ordinaut._fire(array[v_id], v_now) as f;
+            v_fired := v_fired + v_more.fired;
+            v_missed := v_missed + v_more.missed;
+          exception
+            when data_exception or integrity_constraint_violation or program_limit_exceeded
+              or invalid_parameter_value or sqlstate 'OR010' then
+              update ordinaut.task as t
+              set
+                status = 'invalid',
+                status_note = sqlerrm,
+                status_by = 'tick',
+                status_at = v_now
+              where t.task_id = v_id;
+              update ordinaut.task_schedule as s set next_run = null where s.task_id = v_id;
+              perform ordinaut._journal('task_invalid', p_task_id => v_id,
+                p_detail => jsonb_build_object('message', sqlerrm));
+          end;
+        end loop;
+    end;
+  end if;
+
+  return query
+  select v_fired, v_missed, (select min(s.next_run) from ordinaut.task_schedule as s);
+end
+$fn$;
+
+comment on function ordinaut.tick(integer) is
+  'Fire what is due: at most p_limit tasks, each with its occurrences up to now, by its catchup policy. Returns how many occurrences fired, how many were recorded as missed, and when the next is due (past: call again). Any number may call it at once; nothing fires twice. Errors: invalid_parameter_value.';
