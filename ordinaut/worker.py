@@ -1,0 +1,567 @@
+"""
+The worker's parent process: one loop that owns the conversation with the database.
+
+It never runs a tool and never waits in a call: one `select` over its children, the database's
+socket, the guard and an alarm that signals and threads ring.  Everything it knows about work is
+in three places, `crew` (units), `ledger` (leases) and `call` (the exchange whose answer is not
+known); DESIGN.md §5 says why.
+
+    children run batch k  |  one exchange settles k-1 and leases k+1  |  k waits in crew.local
+
+Connecting and registering block, so a short-lived thread does them.  Started by the guard as
+`python -m ordinaut.worker`; exits 0 after a stop, 75 on version skew, 78 on bad configuration.
+
+Prior art: graphile-worker's local queue and batched completion, Oban's producer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import random
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from ordinaut import calls, db
+from ordinaut.crew import EX_CONFIG, Crew, Misconfigured
+from ordinaut.errors import ConfigurationError, VersionSkew
+from ordinaut.exchange import PRIORITY, RUN_AT, UNIT, Call, Line, Refused
+from ordinaut.floors import Floors
+from ordinaut.guard import Link
+from ordinaut.heartbeat import Beat, Heartbeat, clock
+from ordinaut.ledger import Ledger
+from ordinaut.logs import logging_to_stderr
+from ordinaut.prefetch import BATCH
+from ordinaut.version import API, __version__
+from ordinaut.workerconfig import WorkerConfig
+
+__all__ = ["WorkerConfig", "run_worker"]
+
+log = logging.getLogger(__name__)
+
+EX_TEMPFAIL = 75
+_COALESCE = 0.004  # seconds that a result waits for others
+_PATIENCE = 15.0  # seconds for an answer before the connection counts as dead
+_LAST_WORDS = 5.0  # seconds that a stop waits for a database that is away
+_NOT_INSTALLED = (
+    errors.UndefinedFunction,
+    errors.InvalidSchemaName,
+    errors.UndefinedTable,
+    errors.InsufficientPrivilege,
+)
+
+
+@dataclass(slots=True)
+class Queue:
+    """What the loop knows of a queue.
+
+    Attributes:
+        hot: worth asking at once.
+        swept_at: the last request to sweep that was obeyed, by the database's clock.
+    """
+
+    name: str
+    floors: Floors = field(default_factory=Floors)
+    hot: bool = True
+    poll_at: float = 0.0
+    swept_at: int = 0
+
+
+class Worker:
+    """The loop.  Use `run_worker`."""
+
+    def __init__(self, config: WorkerConfig, link: Link) -> None:
+        self._config = config
+        self._link = link
+        self._selector = selectors.DefaultSelector()
+        self._ledger = Ledger()
+        self._crew = Crew(config, dict(os.environ), self._selector, self._ledger, link.tell)
+        self._queues = deque(Queue(name) for name in config.queues)
+        self._listen = config.notify and not config.pooled
+        self._heartbeat = Heartbeat(config, self._ledger, self._post)
+
+        self._worker_id: bytes | None = None
+        self._line: Line | None = None
+        self._call: Call | None = None  # not answered; sent if the line is busy
+        self._sent_at = 0.0
+        self._again_at = 0.0  # not before, after a refusal or a lost connection
+        self._backoff = db.Backoff(base=0.05, cap=10.0)
+        self._connecting = False
+        self._seen = 0.0  # clock() of the last proof that the database knows us
+        self._idle = False  # as the database has it
+        self._full = False  # the last lease got all that it asked for
+        self._pending_since: float | None = None
+        self._busy_since: float | None = None
+
+        self._stops = 0
+        self._obeyed = 0
+        self._drain_until = float("inf")
+        self._give_up_at = float("inf")
+        self._inbox: deque[Any] = deque()
+        self._alarm, self._bell = socket.socketpair()
+        self._alarm.setblocking(False)
+        self._bell.setblocking(False)
+
+    def run(self) -> int:
+        """Work until told to stop; return the exit code."""
+        self._selector.register(self._alarm, selectors.EVENT_READ, (self._rung, None))
+        if self._link.fileno() >= 0:
+            self._selector.register(self._link, selectors.EVENT_READ, (self._guarded, None))
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, self._stop)
+        signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+        self._heartbeat.start()
+        try:
+            while not self._done(time.monotonic()):
+                wake = self._step(time.monotonic())
+                self._link.ping()
+                wait = min(0.5, max(0.0, wake - time.monotonic()))
+                for key, mask in self._selector.select(wait):
+                    handler, arg = key.data
+                    handler(arg, mask)
+            return 0
+        finally:
+            signal.set_wakeup_fd(-1)
+            self._leave()
+
+    # One turn
+
+    def _step(self, now: float) -> float:
+        while self._inbox:
+            message = self._inbox.popleft()
+            if isinstance(message, Beat):
+                self._heard(message)
+            else:
+                self._connected(*message)
+        if self._stops > self._obeyed:
+            self._obey(now)
+        if self._worker_id is not None and clock() - self._seen > self._config.fence:
+            self._fence(f"no sign from the database for {self._config.fence:g} s")
+        if now >= self._drain_until:
+            self._drain_until = float("inf")
+            self._crew.kill_all(self._config.grace, "released", "the drain limit was reached")
+        wake = self._crew.check(now)
+        self._crew.hand_back()
+        if self._line is None:
+            if not self._connecting and self._crew.tools and now >= self._again_at:
+                self._connect()
+            return min(wake, self._again_at if self._again_at > now else wake)
+        if self._line.busy:
+            if now - self._sent_at > _PATIENCE:
+                self._lost(psycopg.OperationalError("no answer"))
+            return wake
+        if self._call is None:
+            wake = min(wake, self._plan(now))
+        if self._call is not None:
+            if now < self._again_at:
+                return min(wake, self._again_at)
+            self._send(self._call, now)
+        return wake
+
+    def _plan(self, now: float) -> float:
+        """Decide whether an exchange is due, and build it; return when to decide again."""
+        crew = self._crew
+        results = crew.results
+        want = 0 if crew.draining else crew.want()
+        if results and self._pending_since is None:
+            self._pending_since = now
+        settle = bool(results) and (
+            len(results) >= BATCH // 2
+            or not crew.busy
+            or now - (self._pending_since or now) >= _COALESCE
+        )
+        wake = now + _COALESCE if results and not settle else now + 3600.0
+        if crew.notes and not settle:
+            settle = True
+        idle: bool | None = None
+        queue: Queue | None = None
+        lease = False
+        if want:
+            self._busy_since = None
+            queue = self._choose(now)
+            if queue is None and self._listen and not self._idle:
+                idle, queue, lease = True, self._queues[0], True
+            elif queue is not None:
+                lease = crew.free > len(crew.local) or want >= BATCH // 4
+            elif settle:
+                queue = self._queues[0]
+            wake = min(wake, *(q.poll_at for q in self._queues if not q.hot), now + 3600.0)
+            if queue is not None and queue.hot and not lease and not settle:
+                wake = now + _COALESCE
+        elif self._idle:
+            # Nobody should notify a worker that could not start anything.
+            self._busy_since = self._busy_since or now
+            if now - self._busy_since > self._config.poll:
+                idle = False
+        if self._idle and self._full and idle is None:
+            idle = False
+        if not (settle or lease or (idle is False and not want)):
+            return wake
+        self._build(queue, want, idle, now)
+        return now
+
+    def _build(self, queue: Queue | None, want: int, idle: bool | None, now: float) -> None:
+        crew = self._crew
+        assert self._worker_id is not None
+        lease_id, floors = None, None
+        if queue is not None and want:
+            lease_id, floors = self._ledger.ask(), queue.floors.ask(now)
+            self._queues.remove(queue)
+            self._queues.append(queue)
+        notes = list(crew.notes.values())
+        self._call = Call(
+            self._worker_id,
+            queue.name if queue is not None else self._queues[0].name,
+            lease_id,
+            want if lease_id else 0,
+            crew.results,
+            floors,
+            idle,
+            json.dumps(notes).encode() if notes else None,
+            timeout_us=int((self._config.timeout or 0) * 1e6),
+        )
+        crew.results = []
+        crew.notes = {}
+        self._pending_since = None
+
+    def _choose(self, now: float) -> Queue | None:
+        """Return the next queue that is worth asking, in turn; None: not now."""
+        for queue in self._queues:
+            if queue.hot or now >= queue.poll_at:
+                return queue
+        return None
+
+    # The exchange
+
+    def _send(self, call: Call, now: float) -> None:
+        assert self._line is not None
+        self._sent_at = now
+        try:
+            if not self._line.send(call):
+                mask = selectors.EVENT_READ | selectors.EVENT_WRITE
+                self._selector.modify(self._line, mask, (self._spoken, None))
+        except psycopg.OperationalError as exc:
+            self._lost(exc)
+
+    def _spoken(self, _: None, mask: int) -> None:
+        """Serve the database's socket."""
+        line = self._line
+        if line is None:
+            return
+        try:
+            if mask & selectors.EVENT_WRITE and line.flush():
+                self._selector.modify(line, selectors.EVENT_READ, (self._spoken, None))
+            rows = line.receive()
+        except Refused as exc:
+            return self._refused(exc)
+        except psycopg.OperationalError as exc:
+            return self._lost(exc)
+        if rows is not None and self._call is not None:
+            call, self._call = self._call, None
+            self._answered(call, rows)
+        if line.notified():
+            for queue in self._queues:
+                queue.hot = True
+
+    def _answered(self, call: Call, rows: list[tuple[Any, ...]]) -> None:
+        self._backoff.reset()
+        work = [row for row in rows if row[0] == b"work"]
+        if call.settle:
+            self._ledger.settled([result[0] for result in call.settle])
+        if call.lease_id is not None:
+            self._ledger.answered(call.lease_id, len(work))
+            queue = next(q for q in self._queues if q.name == call.queue)
+            self._full = len(work) >= call.limit
+            queue.hot = self._full
+            queue.poll_at = time.monotonic() + self._config.poll * random.uniform(0.8, 1.2)
+            if work:
+                queue.floors.learn([(row[PRIORITY], row[RUN_AT]) for row in work])
+        if call.idle is not None:
+            self._idle = call.idle
+            if call.idle:  # the flag is committed: look once more, then trust the NOTIFY
+                for queue in self._queues:
+                    queue.hot = True
+        if len(work) < len(rows):
+            self._news(call, rows)
+        if work:
+            self._crew.add([row[UNIT] for row in work])
+            if self._crew.draining:
+                self._crew.recall()
+
+    def _news(self, call: Call, rows: list[tuple[Any, ...]]) -> None:
+        for row in rows:
+            if row[0] == b"lost":
+                self._lose(row[1])
+            elif row[0] == b"cancel":
+                self._crew.cancel(row[2])
+            elif row[0] == b"sweep":
+                # Answered for a while after each request: only a new one counts.
+                queue = next(q for q in self._queues if q.name == call.queue)
+                if row[RUN_AT] > queue.swept_at:
+                    queue.swept_at = row[RUN_AT]
+                    self._sweep(call.queue)
+
+    def _lose(self, lease_id: bytes) -> None:
+        if lease_id in self._ledger:
+            log.warning("lease lost", extra={"lease_id": lease_id.hex()})
+            self._crew.lose(lease_id)
+
+    def _sweep(self, name: str | None = None) -> None:
+        for queue in self._queues:
+            if name in (None, queue.name):
+                queue.floors.sweep()
+                queue.hot = True
+
+    def _refused(self, exc: Refused) -> None:
+        """Do what the SQLSTATE asks for; the call is still in `_call`."""
+        call, state = self._call, exc.sqlstate
+        assert call is not None
+        if state == "OR022":
+            self._fence("the database does not know this worker")
+        elif state in ("40001", "40P01", "55P03", "57014") or state.startswith("53"):
+            self._again_at = time.monotonic() + self._backoff.next()
+            if self._backoff.failures == 3:
+                log.warning("exchange is refused", extra={"error": str(exc)})
+        elif state[:2] in ("22", "23", "54"):
+            log.warning("exchange is unstorable", extra={"error": str(exc)})
+            if not call.careful:
+                self._call = call.carefully()
+            elif call.notes is not None:
+                self._call = replace(call, notes=None)
+            else:
+                raise exc.error
+        elif db.is_gone(exc.error):
+            self._lost(exc.error)
+        else:
+            raise exc.error
+
+    # The connection
+
+    def _connect(self) -> None:
+        """Begin to connect; the outcome comes as a message to `_connected`."""
+        self._connecting = True
+        worker_id = self._worker_id
+
+        def work() -> None:
+            conn: db.Connection | None = None
+            try:
+                conn = self._open()
+                found = worker_id
+                if found is None:
+                    began, found = clock(), self._register(conn)
+                else:
+                    began = self._seen
+                line = Line(conn, pooled=self._config.pooled, listen=self._listen)
+                self._post((line, found, began, None))
+            except Exception as exc:  # not handled here: raised again in the loop
+                if conn is not None:
+                    conn.close()
+                self._post((None, None, 0.0, exc))
+
+        threading.Thread(target=work, name="connect", daemon=True).start()
+
+    def _open(self) -> db.Connection:
+        config = self._config
+        return db.connect(
+            config.dsn,
+            name=f"ordinaut worker {config.name or ''}".strip(),
+            pooled=config.pooled,
+            connect_timeout=timedelta(seconds=5),
+            lock_timeout=timedelta(seconds=2),
+            statement_timeout=timedelta(seconds=10),
+        )
+
+    def _register(self, conn: db.Connection) -> bytes:
+        """Register under a new id: an answer that was lost may have made the last one real."""
+        config = self._config
+        worker_id = uuid.uuid4()
+        calls.register_worker(
+            conn,
+            worker_id,
+            config.queues,
+            self._crew.tools,
+            name=config.name or f"{socket.gethostname()} {os.getpid()}",
+            version=__version__,
+            api=API,
+            ttl=timedelta(seconds=config.ttl),
+            concurrency=config.concurrency,
+        )
+        return worker_id.bytes
+
+    def _connected(
+        self, line: Line | None, worker_id: bytes | None, began: float, exc: Exception | None
+    ) -> None:
+        self._connecting = False
+        if exc is not None:
+            if isinstance(exc, _NOT_INSTALLED):
+                raise ConfigurationError(
+                    f"this database cannot be used: {str(exc).strip()}",
+                    "Run `ordinaut install` on it, and let this role call what is installed.",
+                ) from exc
+            if not (db.is_gone(exc) or isinstance(exc, db.AGAIN)):
+                raise exc
+            self._again_at = time.monotonic() + self._backoff.next()
+            if self._backoff.failures == 1:
+                log.warning("no database", extra={"error": str(exc).strip()})
+            return
+        assert line is not None and worker_id is not None
+        if self._backoff.failures:
+            log.info("database is back")
+        self._backoff.reset()
+        self._again_at = 0.0
+        self._line = line
+        self._idle = False
+        self._sweep()
+        self._selector.register(line, selectors.EVENT_READ, (self._spoken, None))
+        if worker_id != self._worker_id:
+            self._worker_id = worker_id
+            self._seen = began
+            self._heartbeat.adopt(worker_id)
+            self._link.tell(f"worker {worker_id.hex()}")
+            self._link.notify("READY=1", "STATUS=ready")
+            log.info("registered", extra={"worker_id": str(uuid.UUID(bytes=worker_id))})
+
+    def _lost(self, exc: Exception) -> None:
+        """Drop the connection; results and the unanswered call wait for the next one."""
+        self._hang_up()
+        self._again_at = time.monotonic() + self._backoff.next()
+        log.warning("database lost", extra={"error": str(exc).strip()})
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._selector.unregister(self._line)
+            self._line.close()
+            self._line = None
+
+    # What the heartbeat, the guard and the operator say
+
+    def _heard(self, beat: Beat) -> None:
+        if beat.worker_id != self._worker_id:
+            return
+        if beat.unknown:
+            return self._fence("the database does not know this worker")
+        self._seen = beat.began
+        for lease_id in beat.lost:
+            self._lose(lease_id)
+        for work_id in beat.cancel:
+            self._crew.cancel(work_id)
+        if beat.sweep:
+            self._sweep()
+        crew = self._crew
+        self._link.notify(
+            "WATCHDOG=1",
+            f"STATUS=held {crew.outstanding}, finished {crew.finished}, leases {len(self._ledger)}",
+        )
+
+    def _fence(self, why: str) -> None:
+        """Others may run what we hold: stop all of it, say nothing about it, begin anew."""
+        log.error("fenced", extra={"why": why})
+        self._crew.kill_all(0, None, why)
+        self._ledger.clear()
+        self._call = None
+        self._worker_id = None
+        self._heartbeat.adopt(None)
+        self._hang_up()
+
+    def _guarded(self, _: None, mask: int) -> None:
+        if self._link.is_gone():
+            self._selector.unregister(self._link)
+            log.error("the guard is gone")
+            self._stops = 2
+
+    def _stop(self, signum: int, frame: object) -> None:
+        self._stops += 1
+
+    def _obey(self, now: float) -> None:
+        config = self._config
+        if self._obeyed == 0:
+            log.info("stopping", extra={"drain": config.drain})
+            self._link.notify("STOPPING=1")
+            self._drain_until = now + config.drain
+            self._give_up_at = self._drain_until + config.grace + _LAST_WORDS
+            self._crew.recall()
+        if self._stops > 1:
+            self._drain_until = float("inf")
+            self._give_up_at = now + _LAST_WORDS
+            self._crew.kill_all(0, "released", "told to stop now")
+        self._obeyed = self._stops
+
+    def _done(self, now: float) -> bool:
+        """Say whether a stop is complete, or has waited long enough."""
+        crew = self._crew
+        if not crew.draining:
+            return False
+        if crew.busy or self._call is not None or crew.results or crew.notes:
+            return now >= self._give_up_at or (self._worker_id is None and not crew.busy)
+        return True
+
+    def _leave(self) -> None:
+        """Take leave: children first, then the database, if it can be reached at once."""
+        self._heartbeat.stop()
+        self._crew.close()
+        self._heartbeat.join(2.0)
+        if self._line is not None and self._worker_id is not None and not self._line.busy:
+            try:
+                self._line.deregister(uuid.UUID(bytes=self._worker_id))
+                self._link.tell("worker -")
+            except psycopg.Error as exc:
+                log.warning("left without a word", extra={"error": str(exc).strip()})
+        self._hang_up()
+        self._link.close()
+
+    def _post(self, message: object) -> None:
+        """Put a message into the loop; from any thread."""
+        self._inbox.append(message)
+        with contextlib.suppress(BlockingIOError):  # it is ringing already
+            self._bell.send(b"\0")
+
+    def _rung(self, _: None, mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._alarm.recv(4096):
+                pass
+
+
+def run_worker(config: WorkerConfig, link: Link | None = None) -> int:
+    """Run a worker in this process until it is told to stop, and return its exit code.
+
+    0 after SIGTERM; 75 when the database speaks another API; 78 when the configuration is
+    wrong.  Anything unforeseen is raised: the guard reports us dead and systemd starts the next.
+    """
+    try:
+        config.check()
+        return Worker(config, link or Link(None)).run()
+    except VersionSkew as exc:
+        log.error("version skew", extra={"error": str(exc).strip()})
+        return EX_TEMPFAIL
+    except (ConfigurationError, Misconfigured, errors.InvalidParameterValue) as exc:
+        hint = getattr(exc, "hint", "")
+        log.error("bad configuration", extra={"error": str(exc).strip(), "hint": hint})
+        return EX_CONFIG
+
+
+def main(argv: list[str]) -> int:
+    """Be the parent that `guard.run` started: read the configuration, then work."""
+    link_fd, config_fd = int(argv[0]), int(argv[1])
+    with os.fdopen(config_fd) as pipe:
+        config = WorkerConfig.from_json(pipe.read())
+    logging_to_stderr(config.log_level, config.log_format)
+    with socket.socket(fileno=link_fd) as sock:
+        return run_worker(config, Link(sock))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
