@@ -1,0 +1,132 @@
+"""
+Fixtures that every test may use.  tests/postgres.py tells where the server comes from.
+
+    conn         a transaction on a shared database, rolled back; ordinaut.now() reads test.now
+    dsn          a database of the test's own, with the same clock, dropped afterwards
+    session      makes Sessions on `dsn` (tests/races.py)
+    prod_dsn     a database of the test's own, exactly as shipped: for real processes
+    clean_dsn    an empty database, nothing installed
+    private_pg   a server of the test's own, to stop, crash and start
+    psql         the path of psql
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import ordinaut.errors  # noqa: F401  psycopg raises our classes once they are declared
+from tests import postgres
+from tests.races import Session
+
+_SERVER: pytest.StashKey[postgres.Server] = pytest.StashKey()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell an xdist worker where the server is; the controller owns it."""
+    server = _server(node.config)
+    node.workerinput["ordinaut_pg"] = (server.dsn, str(server.bindir or ""), server.run)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    server = config.stash.get(_SERVER, None)
+    if server is not None:
+        server.stop()
+
+
+def _server(config: pytest.Config) -> postgres.Server:
+    if _SERVER not in config.stash:
+        config.stash[_SERVER] = postgres.start()
+    return config.stash[_SERVER]
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> postgres.Server:
+    """The server of this pytest run, owned by its first process."""
+    told = getattr(pytestconfig, "workerinput", {}).get("ordinaut_pg")
+    if told is None:
+        return _server(pytestconfig)
+    dsn, bindir, run = told
+    server = postgres.Server(dsn, Path(bindir) if bindir else None, contextlib.ExitStack())
+    server.run = run
+    return server
+
+
+@pytest.fixture(scope="session")
+def databases(server: postgres.Server, pytestconfig: pytest.Config) -> Iterator[postgres.Databases]:
+    worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "main")
+    made = postgres.Databases(server.dsn, f"{server.run}_{worker}")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def prod_template(databases: postgres.Databases) -> str:
+    name = databases.named("prod")
+    postgres.install(databases.dsn_of(name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def clock_template(databases: postgres.Databases, prod_template: str) -> str:
+    name = databases.named("test", prod_template)
+    postgres.install_clock(databases.dsn_of(name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def shared_dsn(databases: postgres.Databases, clock_template: str) -> str:
+    """A database for tests that leave nothing behind."""
+    return databases.dsn_of(databases.named("shared", clock_template))
+
+
+@pytest.fixture
+def conn(shared_dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    with contextlib.closing(psycopg.connect(shared_dsn)) as conn:
+        yield conn
+        conn.rollback()
+
+
+@pytest.fixture
+def dsn(databases: postgres.Databases, clock_template: str) -> Iterator[str]:
+    with databases.fresh(clock_template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def prod_dsn(databases: postgres.Databases, prod_template: str) -> Iterator[str]:
+    with databases.fresh(prod_template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def clean_dsn(databases: postgres.Databases) -> Iterator[str]:
+    with databases.fresh() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def session(dsn: str) -> Iterator[Callable[..., Session]]:
+    with contextlib.ExitStack() as opened:
+
+        def make(name: str, dsn: str = dsn) -> Session:
+            return opened.enter_context(contextlib.closing(Session(name, dsn)))
+
+        yield make
+
+
+@pytest.fixture
+def private_pg(server: postgres.Server) -> Iterator[postgres.EmbeddedPostgres]:
+    with postgres.private(server.bindir or postgres.find_bindir()) as pg:
+        yield pg
+
+
+@pytest.fixture(scope="session")
+def psql(server: postgres.Server) -> str:
+    return postgres.psql(server.bindir)

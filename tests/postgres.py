@@ -1,0 +1,181 @@
+"""
+The database under test: one server for the whole pytest run, however many xdist workers.
+
+Where it comes from, in order:
+
+    ORDINAUT_TEST_DSN        a server of yours (a role that may create databases)
+    ORDINAUT_TEST_PG=docker  a container; docker:15 picks the version
+    local binaries           as `ordinaut dev` finds them; ORDINAUT_TEST_PG=15 picks the version
+    a Docker socket          that answers /_ping, when there are no binaries
+
+Without any, the tests fail; nothing skips.  Each xdist worker has databases of its own, named
+after the run, so that nobody meets anybody:
+
+    <run>_<worker>_prod      installed, as shipped: the template of `prod_dsn`
+    <run>_<worker>_test      the same with tests/clock.sql: the template of `dsn`
+    <run>_<worker>_shared    a clone for tests that roll back: `conn`, the psql stories
+
+The server process ends with pytest even after kill -9 (ordinaut/embedded.py); on a server of
+yours, databases of a run that was killed stay and are called ordinaut_test_*.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from ordinaut import schema
+from ordinaut.embedded import EmbeddedError, EmbeddedPostgres, find_bindir
+
+HERE = Path(__file__).parent
+
+
+class Server:
+    """A server to make databases in; `dsn` leads to one that exists."""
+
+    def __init__(self, dsn: str, bindir: Path | None, keeper: contextlib.ExitStack) -> None:
+        self.dsn = dsn
+        self.bindir = bindir
+        self.run = f"ordinaut_test_{uuid4().hex[:8]}"
+        self._keeper = keeper
+
+    def stop(self) -> None:
+        with self._keeper:
+            drop_all(self.dsn, self.run)
+
+
+def start() -> Server:
+    """Find or start the server of this run."""
+    keeper = contextlib.ExitStack()
+    given = os.environ.get("ORDINAUT_TEST_DSN")
+    if given:
+        return Server(given, None, keeper)
+    wanted = os.environ.get("ORDINAUT_TEST_PG", "")
+    if wanted.startswith("docker"):
+        return _container(wanted.partition(":")[2], keeper)
+    try:
+        bindir = find_bindir(int(wanted) if wanted else None)
+    except EmbeddedError:
+        if not _docker_answers():
+            raise
+        return _container(wanted, keeper)
+    return Server(keeper.enter_context(private(bindir)).dsn, bindir, keeper)
+
+
+def private(bindir: Path) -> EmbeddedPostgres:
+    """A server of its own, in a temporary directory, as fast as it can be."""
+    # The suite makes hundreds of small databases; none needs caches, all pay for background work.
+    options = {"shared_buffers": "64MB", "max_wal_size": "4GB", "autovacuum": "off", "jit": "off"}
+    return EmbeddedPostgres(None, bindir, options, fsync=False)
+
+
+def _container(version: str, keeper: contextlib.ExitStack) -> Server:
+    from testcontainers.community.postgres import PostgresContainer
+
+    image = os.environ.get("ORDINAUT_TEST_IMAGE", f"postgres:{version or 18}")
+    container = keeper.enter_context(PostgresContainer(image, driver=None))
+    return Server(container.get_connection_url(), None, keeper)
+
+
+def _docker_answers() -> bool:
+    url = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    try:
+        if url.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(2)
+                s.connect(url.path)
+                s.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                return b" 200 " in s.recv(64)
+        with socket.create_connection((url.hostname or "", url.port or 2375), 2) as tcp:
+            tcp.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in tcp.recv(64)
+    except OSError:
+        return False
+
+
+class Databases:
+    """What one xdist worker makes and drops on the server."""
+
+    def __init__(self, dsn: str, prefix: str) -> None:
+        self._dsn = dsn
+        self._prefix = prefix
+        self._count = 0
+        self._admin = psycopg.connect(dsn, autocommit=True)
+
+    def dsn_of(self, database: str) -> str:
+        return make_conninfo(self._dsn, dbname=database)
+
+    def named(self, name: str, template: str | None = None) -> str:
+        """Create a database of this worker, from a template or empty, and return its name."""
+        database = f"{self._prefix}_{name}"
+        source = sql.Identifier(template or "template0")
+        self._admin.execute(
+            sql.SQL("create database {} template {}").format(sql.Identifier(database), source)
+        )
+        return database
+
+    @contextlib.contextmanager
+    def fresh(self, template: str | None = None) -> Iterator[str]:
+        """Lend a database for one test; yield its DSN."""
+        self._count += 1
+        database = self.named(str(self._count), template)
+        try:
+            yield self.dsn_of(database)
+        finally:
+            self.drop(database)
+
+    def drop(self, database: str) -> None:
+        self._admin.execute(
+            sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database))
+        )
+
+    def close(self) -> None:
+        self._admin.close()
+        drop_all(self._dsn, self._prefix)
+
+
+def drop_all(dsn: str, prefix: str) -> None:
+    """Drop every database whose name begins with `prefix`."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        found = conn.execute(
+            "select d.datname from pg_database as d where starts_with(d.datname, %s)", [prefix]
+        ).fetchall()
+        for (name,) in found:
+            conn.execute(
+                sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
+            )
+
+
+def install(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        schema.install(conn)
+
+
+def install_clock(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute((HERE / "clock.sql").read_text())
+
+
+def psql(bindir: Path | None) -> str:
+    """Return the psql to run: the server's own, else the one on PATH."""
+    own = bindir and shutil.which("psql", path=str(bindir))
+    found = own or shutil.which("psql")
+    assert found, "no psql: it comes with ordinaut[embedded] and with postgresql-client"
+    return found
+
+
+def one(conn: psycopg.Connection[Any], query: str, *args: Any) -> Any:
+    """Run a query and return the only column of its only row."""
+    ((value,),) = conn.execute(query, args or None).fetchall()
+    return value
