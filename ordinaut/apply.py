@@ -60,8 +60,9 @@ def apply(
             try:
                 changes.append(_apply_one(conn, definition, live.get(definition.full_name)))
             except (OrdinautError, errors.DataError, errors.ProgramLimitExceeded) as exc:
+                message = exc.diag.message_primary or str(exc)
                 raise definition.error(
-                    exc.diag.message_primary or str(exc), hint=exc.diag.message_hint or ""
+                    message, _field(definition, message), exc.diag.message_hint or ""
                 ) from exc
     return changes
 
@@ -80,12 +81,20 @@ def _apply_one(conn: db.Connection, wanted: Definition, live: Task | None) -> Ch
         for field, value in arguments.items()
         if field not in _ONLY_AT_BIRTH and not _same(conn, field, getattr(live, field), value, live)
     }
-    if "schedule_expr" in patch or "schedule_kind" in patch:  # one makes no sense without the other
-        patch |= {k: arguments[k] for k in ("schedule_kind", "schedule_expr")}
     if not patch:
         return Change(name, "unchanged", (), live)
     calls.update_task(conn, name, patch)
     return Change(name, "updated", tuple(sorted(patch)), calls.get_task(conn, name))
+
+
+def _field(definition: Definition, message: str) -> str | None:
+    """The field that the database complains of: the one it names, or whose value it quotes."""
+    if (word := message.partition(" ")[0]) in definition.lines:
+        return word
+    for field, value in definition.arguments.items():
+        if isinstance(value, str) and f'"{value}"' in message:
+            return field
+    return None
 
 
 def _same(conn: db.Connection, field: str, live: Any, wanted: Any, task: Task) -> bool:

@@ -92,7 +92,8 @@ class Definition:
     def error(self, message: str, field: str | None = None, hint: str = "") -> ManifestError:
         """Return an error that points at this task, or at one field of it."""
         line = self.lines.get(field or "", self.line)
-        where = f"task {self.name}" + (f", {field}" if field else "")
+        said = {"schedule_expr": "schedule", "schedule_kind": "schedule"}.get(field or "", field)
+        where = f"task {self.name}" + (f", {said}" if said else "")
         return ManifestError(f"{self.file}:{line}: {where}: {message}", hint)
 
 

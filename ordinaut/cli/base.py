@@ -16,11 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ordinaut import db, embedded
+from ordinaut import db, embedded, schema
 from ordinaut.errors import ConfigurationError
-from ordinaut.scheduler import check_version
 from ordinaut.settings import Settings, mask
-
 
 COLOURS = {
     "success": "green", "active": "green", "ok": "green", "created": "green", "ready": "green",
@@ -66,7 +64,7 @@ class State:
         if self._conn is None:
             self._conn = db.connect(self.dsn(), name="ordinaut-cli", pooled=self.settings().pooled)
             if check:
-                check_version(self._conn)
+                schema.check_api(self._conn)
         return self._conn
 
     def close(self) -> None:

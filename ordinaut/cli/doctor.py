@@ -133,7 +133,7 @@ def _functions(conn: db.Connection) -> Iterator[Finding]:
 def _life(conn: db.Connection) -> Iterator[Finding]:
     try:
         workers = calls.worker_status(conn)
-        live = [row for row in workers if row.get("state") in ("live", "running", "active")]
+        live = [row for row in workers if row.get("state") == "alive"]
         said = ", ".join(str(row.get("name") or row.get("worker_id")) for row in live)
         yield Finding(
             "workers",

@@ -10,9 +10,8 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import psycopg
 import typer
 from psycopg import errors
@@ -31,6 +30,9 @@ EPILOG = (
     " 69 database unavailable; 70 a bug in Ordinaut; 75 this program and the database are of"
     " different versions; 78 wrong configuration."
 )
+
+# Newer typers bring a click of their own, so its classes are reached through typer.
+_ClickException: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="ordinaut",
@@ -80,16 +82,16 @@ def invoke(argv: Sequence[str]) -> int:
     try:
         code = app(args=_hoisted(list(argv)), prog_name="ordinaut", standalone_mode=False)
         return code if isinstance(code, int) else OK
-    except (click.exceptions.Exit, typer.Exit) as exc:
+    except typer.Exit as exc:
         return int(exc.exit_code)
-    except click.exceptions.NoArgsIsHelpError as exc:
-        exc.show()
-        return USAGE
-    except click.ClickException as exc:
+    except _ClickException as exc:
         ctx = getattr(exc, "ctx", None)
+        if type(exc).__name__ == "NoArgsIsHelpError":
+            exc.show()
+            return USAGE
         command = ctx.command_path if ctx else "ordinaut"
         return base.complain(exc.format_message(), f"See: {command} --help", USAGE)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:  # `ordinaut run list | head`
         sys.stderr.close()

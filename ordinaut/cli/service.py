@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ordinaut.cli.base import state
+from ordinaut.logs import logging_to_stderr
 
 
 def scheduler() -> None:
@@ -41,7 +38,7 @@ def worker(
 ) -> None:
     """Lease work and run it, until SIGTERM; a second SIGTERM means now."""
     from ordinaut import guard
-    from ordinaut.worker import WorkerConfig
+    from ordinaut.workerconfig import WorkerConfig
 
     settings = state.settings(
         queues=queue or None,
@@ -90,29 +87,3 @@ def dev(
 def commands(app: typer.Typer) -> None:
     for command in (dev, scheduler, worker):
         app.command()(command)
-
-
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-        }
-        known = logging.makeLogRecord({}).__dict__
-        line |= {k: v for k, v in record.__dict__.items() if k not in known and k != "message"}
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-def logging_to_stderr(level: str, style: str) -> None:
-    """Send log lines to stderr: text for people and journald, or JSON."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _Json()
-        if style == "json"
-        else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
-    )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
