@@ -220,7 +220,7 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 declare
   v_now timestamptz := ordinaut.now();
-  v_prefix bytea := ordinaut._v7_prefix(v_now);
+  v_ids uuid[];
   v_n integer;
   v_key text;
   v_item jsonb;
@@ -247,6 +247,11 @@ begin
       'The fields are the arguments of enqueue(), without p_.');
   end if;
 
+  -- Ascending, as the items are: their index entries then go to the right edge, without splits.
+  v_ids := array(
+    select ordinaut._v7(ordinaut._v7_prefix(v_now)) as id from generate_series(1, v_n) order by id
+  );
+
   /* Plain items go in by one statement; one that needs a key claimed, or breaks a rule, sends
      them all through enqueue(), one by one, which decides and words its errors.  Microseconds
      below now keep the order of the items. */
@@ -254,21 +259,19 @@ begin
   with item as materialized (
     select
       x.ord::integer as ord,
-      ordinaut._v7(v_prefix) as run_id,
+      v_ids[x.ord] as run_id,
       coalesce(x.tool, p_tool) as tool,
       coalesce(x.payload, '{}') as payload,
       coalesce(x.queue, p_queue) as queue,
       coalesce(x.priority, p_priority) as priority,
-      coalesce(x.max_attempts, p_max_attempts) as max_attempts,
-      x.idempotency_key,
-      x.rest
+      coalesce(x.max_attempts, p_max_attempts) as max_attempts
     from rows from (
       jsonb_to_recordset(p_items) as (tool text, payload jsonb, queue text, priority integer,
         max_attempts integer, idempotency_key text, run_at text, delay text, key text,
         retry jsonb, timeout text, run_id text, if_busy text)
     ) with ordinality as x (tool, payload, queue, priority, max_attempts, idempotency_key, run_at,
-        delay, key, retry, timeout, run_id, rest, ord)
-    where num_nulls(x.idempotency_key, x.run_at, x.delay, x.key, x.retry, x.timeout, x.run_id, x.rest) = 8
+        delay, key, retry, timeout, run_id, if_busy, ord)
+    where num_nulls(x.idempotency_key, x.run_at, x.delay, x.key, x.retry, x.timeout, x.run_id, x.if_busy) = 8
   ),
   fit as (
     select count(*) = v_n as ok

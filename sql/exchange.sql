@@ -102,7 +102,7 @@ as $fn$
 declare
   v_now timestamptz := ordinaut.now();
   v_n integer := coalesce(cardinality(p_work_ids), 0);
-  v_lease_id uuid;
+  v_fact record;
   v_work ordinaut.work_item[];
   v_repeated boolean := false;
   v_sweep_at timestamptz;
@@ -124,31 +124,40 @@ begin
   end if;
 
   if v_repeated then
-    return query
-    select 'already', u.lease_id, u.work_id, null::uuid, null::uuid, null, null, null::jsonb, null::integer,
-      null::integer, null::integer, null::interval, null::integer, null::timestamptz,
-      null::timestamptz, null, null::jsonb
-    from unnest(p_lease_ids, p_work_ids) as u (lease_id, work_id);
+    for v_fact in
+      select 'already' as kind, u.lease_id, u.work_id
+      from unnest(p_lease_ids, p_work_ids) as u (lease_id, work_id)
+    loop
+      kind := v_fact.kind; lease_id := v_fact.lease_id; work_id := v_fact.work_id;
+      return next;
+    end loop;
   elsif v_n > 0 then
-    if v_n <> all (array[cardinality(p_lease_ids), cardinality(p_outcomes), cardinality(p_outputs),
-        cardinality(p_errors), cardinality(p_elapsed)])
-      or array_position(p_lease_ids, null) is not null
-      or num_nulls(p_lease_ids, p_outcomes, p_outputs, p_errors, p_elapsed) > 0
+    if (v_n, v_n, v_n, v_n, v_n) is distinct from (cardinality(p_lease_ids), cardinality(p_outcomes),
+      cardinality(p_outputs), cardinality(p_errors), cardinality(p_elapsed))
     then
       perform ordinaut._refuse(format('the arrays of exchange differ in length from its %s units', v_n));
     end if;
 
-    -- Usually one lease; a loop because each is one row to fence on.  Ids ascending.
-    for v_lease_id in
-      select distinct u.id from unnest(p_lease_ids) as u (id) order by 1
-    loop
-      return query
-      select s.kind, s.lease_id, s.work_id, null::uuid, null::uuid, null, null, null::jsonb, null::integer,
-        null::integer, null::integer, null::interval, null::integer, null::timestamptz,
-        null::timestamptz, null, null::jsonb
-      from ordinaut._settle_part(v_lease_id, p_lease_ids, p_work_ids, p_outcomes, p_outputs, p_errors,
-        p_elapsed, v_now, p_careful) as s;
-    end loop;
+    if p_lease_ids[1] = all (p_lease_ids) and not p_careful then
+      for v_fact in
+        select s.* from ordinaut._settle(
+          p_lease_ids[1], p_work_ids, p_outcomes, p_outputs, p_errors, p_elapsed, v_now) as s
+      loop
+        kind := v_fact.kind; lease_id := v_fact.lease_id; work_id := v_fact.work_id;
+        return next;
+      end loop;
+    else
+      -- A loop because each lease is a row to fence on.  Ids ascending.
+      for v_fact in
+        select s.*
+        from (select distinct u.id from unnest(p_lease_ids) as u (id) order by 1) as d
+        cross join lateral ordinaut._settle_part(d.id, p_lease_ids, p_work_ids, p_outcomes, p_outputs,
+          p_errors, p_elapsed, v_now, p_careful) as s
+      loop
+        kind := v_fact.kind; lease_id := v_fact.lease_id; work_id := v_fact.work_id;
+        return next;
+      end loop;
+    end if;
   end if;
 
   if p_notes is not null and not v_repeated then
@@ -162,24 +171,25 @@ begin
   end if;
 
   if exists (select from ordinaut.cancel_request) then
-    return query
-    select 'cancel', l.lease_id, u.work_id, u.run_id, null::uuid, null, null, null::jsonb, null::integer,
-      null::integer, null::integer, null::interval, null::integer, null::timestamptz,
-      null::timestamptz, null, null::jsonb
-    from ordinaut.lease as l
-    cross join unnest(l.work) as u
-    join ordinaut.cancel_request as c on c.run_id = u.run_id
-    where l.worker_id = p_worker_id and u.work_id <> all (l.settled);
+    for v_fact in
+      select l.lease_id, u.work_id
+      from ordinaut.lease as l
+      cross join unnest(l.work) as u
+      join ordinaut.cancel_request as c on c.run_id = u.run_id
+      where l.worker_id = p_worker_id and u.work_id <> all (l.settled)
+    loop
+      kind := 'cancel'; lease_id := v_fact.lease_id; work_id := v_fact.work_id;
+      return next;
+    end loop;
   end if;
 
   select q.sweep_requested_at into v_sweep_at
   from ordinaut.queue as q
   where q.queue = p_queue and q.sweep_requested_at > v_now - interval '65 s';
   if found then
-    return query
-    select 'sweep', null::uuid, null::uuid, null::uuid, null::uuid, null, null, null::jsonb, null::integer,
-      null::integer, null::integer, null::interval, null::integer, null::timestamptz,
-      null::timestamptz, null, jsonb_build_object('at', v_sweep_at);
+    kind := 'sweep'; lease_id := null; work_id := null;
+    extra := jsonb_build_object('at', v_sweep_at);
+    return next;
   end if;
 
   if not v_repeated and p_lease_id is not null and p_limit > 0 then
@@ -189,7 +199,7 @@ begin
   return query
   select 'work', p_lease_id, i.work_id, i.run_id, i.task_id, i.step, i.tool,
     case when i.payload is not null then i.payload else ordinaut._body(i) end,
-    i.attempt, i.failures, i.max_attempts, i.timeout, i.priority, i.run_at, i.scheduled_for, i.key,
+    i.attempt::integer, i.failures::integer, i.max_attempts::integer, i.timeout, i.priority::integer, i.run_at, i.scheduled_for, i.key,
     null::jsonb
   from unnest(v_work) as i;
 end

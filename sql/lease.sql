@@ -67,7 +67,7 @@ begin
               else least(p_floors[p.priority], p_now - interval '1 s')
             end
             and y.run_at <= p_now
-          order by y.run_at, y.work_id
+          order by y.run_at
           limit v_limit
           for update skip locked
         ) as z
@@ -340,8 +340,8 @@ begin
   v_work := ordinaut._lease(v_lease_id, null, p_worker, p_queue, p_limit, v_now + p_for, p_floors, v_now);
 
   return query
-  select v_lease_id, i.work_id, i.run_id, i.task_id, i.step, i.tool, ordinaut._body(i), i.attempt,
-    i.failures, i.max_attempts, i.timeout, i.priority, i.run_at, i.scheduled_for, i.key
+  select v_lease_id, i.work_id, i.run_id, i.task_id, i.step, i.tool, ordinaut._body(i),
+    i.attempt::integer, i.failures::integer, i.max_attempts::integer, i.timeout, i.priority::integer, i.run_at, i.scheduled_for, i.key
   from unnest(v_work) as i;
 end
 $fn$;

@@ -4,8 +4,10 @@
 
 create or replace view ordinaut.work as
 select
-  w.work_id, w.run_id, w.task_id, w.step, w.tool, w.queue, w.priority, 'pending' as status,
-  null::text as reason, w.key, w.attempt, w.failures, w.crashes, w.max_attempts, w.enqueued_at,
+  w.work_id, w.run_id, w.task_id, w.step, w.tool, w.queue, w.priority::integer as priority,
+  'pending' as status, null::text as reason, w.key, w.attempt::integer as attempt,
+  w.failures::integer as failures, w.crashes::integer as crashes,
+  w.max_attempts::integer as max_attempts, w.enqueued_at,
   w.scheduled_for, w.run_at, null::uuid as lease_id, null::text as locked_by,
   null::timestamptz as locked_until, null::timestamptz as finished_at
 from ordinaut.due_work as w
@@ -44,9 +46,11 @@ comment on view ordinaut.work is
 create or replace view ordinaut.run as
 with place as (
   select
-    w.work_id as run_id, w.task_id, w.tool, w.queue, w.priority, 'pending' as state,
-    null::text as reason, w.payload, null::jsonb as output, null::jsonb as error, w.attempt,
-    w.failures, w.crashes, w.max_attempts, w.key, w.idempotency_key, null::uuid as worker_id,
+    w.work_id as run_id, w.task_id, w.tool, w.queue, w.priority::integer as priority,
+    'pending' as state, null::text as reason, w.payload, null::jsonb as output,
+    null::jsonb as error, w.attempt::integer as attempt, w.failures::integer as failures,
+    w.crashes::integer as crashes, w.max_attempts::integer as max_attempts, w.key,
+    w.idempotency_key, null::uuid as worker_id,
     w.enqueued_at, w.scheduled_for, w.run_at, null::timestamptz as started_at,
     null::timestamptz as finished_at, w.retry_of
   from ordinaut.due_work as w

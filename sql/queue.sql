@@ -119,7 +119,7 @@ begin
             y.queue = v_queue.queue
             and y.priority = p.priority
             and y.run_at <= ordinaut.now() - v_queue.ageing
-          order by y.run_at, y.work_id
+          order by y.run_at
           limit p_limit
           for update skip locked
         ) as z

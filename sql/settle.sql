@@ -40,7 +40,7 @@ create or replace function ordinaut._started_at(
 )
 returns timestamptz
 language sql
-immutable
+stable  -- what it calls is: declared immutable, it would not be inlined
 as $fn$
   select greatest(p_leased_at, p_now - least(p_elapsed, 3155760000000000) * interval '1 us');
 $fn$;
@@ -48,8 +48,8 @@ $fn$;
 comment on function ordinaut._started_at(timestamptz, bigint, timestamptz) is
   'When a unit that ran p_elapsed microseconds began; never before it was leased.';
 
-/* Take units out of their lease.  Returns the lease as it was with exactly the units asked for
-   in `work`; null when the lease is gone.  Units settled before are left out. */
+/* Take a part of a lease out of it, or what a repeated call still finds.  Returns the lease with
+   exactly the units asked for in `work`; null when it is gone.  Units settled before are left out. */
 create or replace function ordinaut._take_leased(p_lease_id uuid, p_work_ids uuid[])
 returns ordinaut.lease
 language plpgsql
@@ -59,39 +59,27 @@ declare
   v_lease ordinaut.lease;
   v_ids uuid[];
 begin
-  delete from ordinaut.lease as l
-  where
-    l.lease_id = p_lease_id
-    and l.size = cardinality(p_work_ids)
-    and l.settled = '{}'
-  returning l.* into v_lease;
-  if found then
-    v_ids := p_work_ids;
-  else
-    select l.* into v_lease from ordinaut.lease as l where l.lease_id = p_lease_id for no key update;
-    if not found then
-      return null;
-    end if;
-    select coalesce(array_agg(distinct i.id), '{}') into v_ids
-    from unnest(p_work_ids) as i (id)
-    where i.id <> all (v_lease.settled);
-    if cardinality(v_ids) + cardinality(v_lease.settled) >= v_lease.size then
-      delete from ordinaut.lease as l where l.lease_id = p_lease_id;
-    elsif cardinality(v_ids) > 0 then
-      update ordinaut.lease as l set settled = l.settled || v_ids where l.lease_id = p_lease_id;
-    end if;
-    v_lease.work := coalesce((
-      select array_agg(u order by u.priority, u.run_at, u.work_id)
-      from unnest(v_lease.work) as u
-      where u.work_id = any (v_ids)
-    ), '{}');
+  select l.* into v_lease from ordinaut.lease as l where l.lease_id = p_lease_id for no key update;
+  if not found then
+    return null;
   end if;
+  select coalesce(array_agg(distinct i.id), '{}') into v_ids
+  from unnest(p_work_ids) as i (id)
+  where i.id <> all (v_lease.settled);
+  if cardinality(v_ids) + cardinality(v_lease.settled) >= v_lease.size then
+    delete from ordinaut.lease as l where l.lease_id = p_lease_id;
+  elsif cardinality(v_ids) > 0 then
+    update ordinaut.lease as l set settled = l.settled || v_ids where l.lease_id = p_lease_id;
+  end if;
+  v_lease.work := coalesce((
+    select array_agg(u order by u.priority, u.run_at, u.work_id)
+    from unnest(v_lease.work) as u
+    where u.work_id = any (v_ids)
+  ), '{}');
 
-  if cardinality(v_lease.work) <> cardinality(v_ids)
-    or exists (select from unnest(v_ids) as i (id) group by i.id having count(*) > 1)
-  then
+  if cardinality(v_lease.work) <> cardinality(v_ids) then
     perform ordinaut._refuse(
-      format('lease %s does not hold all of these %s units, each once', p_lease_id, cardinality(v_ids)),
+      format('lease %s does not hold all of these %s units', p_lease_id, cardinality(v_ids)),
       'Settle each unit under the lease that it came with.');
   end if;
   return v_lease;
@@ -137,27 +125,36 @@ volatile
 as $fn$
 declare
   v_lease ordinaut.lease;
+  v_work ordinaut.work_item[];  -- apart from v_lease: there it would be unpacked at every use
   v_row record;
-  v_ended boolean;
+  v_n bigint;
+  v_holds boolean;
 begin
-  v_lease := ordinaut._take_leased(p_lease_id, p_work_ids);
+  -- The whole batch, in one go: the hot path.
+  delete from ordinaut.lease as l
+  where
+    l.lease_id = p_lease_id
+    and l.size = cardinality(p_work_ids)
+    and l.settled = '{}'
+  returning l.lease_id, l.worker_id, l.leased_at, l.size, l.work
+  into v_lease.lease_id, v_lease.worker_id, v_lease.leased_at, v_lease.size, v_work;
 
-  if v_lease.lease_id is null then
-    if (select bool_and(ordinaut._settled_before(p_lease_id, u.id)) from unnest(p_work_ids) as u (id)) then
-      return query select 'already', p_lease_id, u.id from unnest(p_work_ids) as u (id);
-    else
+  if not found then
+    v_lease := ordinaut._take_leased(p_lease_id, p_work_ids);
+    if v_lease.lease_id is null then
       return query
       select 'already', p_lease_id, u.id from unnest(p_work_ids) as u (id)
       where ordinaut._settled_before(p_lease_id, u.id);
-      return query select 'lost', p_lease_id, null::uuid;
+      if (select not bool_and(ordinaut._settled_before(p_lease_id, u.id)) from unnest(p_work_ids) as u (id)) then
+        return query select 'lost', p_lease_id, null::uuid;
+      end if;
+      return;
     end if;
-    return;
-  end if;
-  if cardinality(v_lease.work) < cardinality(p_work_ids) then
+    v_work := v_lease.work;
     return query
     select 'already', p_lease_id, u.id
     from unnest(p_work_ids) as u (id)
-    where not exists (select from unnest(v_lease.work) as w where w.work_id = u.id);
+    where not exists (select from unnest(v_work) as w where w.work_id = u.id);
   end if;
 
   insert into ordinaut.task_run (run_id, task_id, tool, queue, priority, state, attempt, failures,
@@ -166,19 +163,25 @@ begin
   select w.run_id, w.task_id, w.tool, w.queue, w.priority, 'success', w.attempt, w.failures,
     w.crashes, w.max_attempts, v_lease.worker_id, p_lease_id, w.enqueued_at, w.scheduled_for,
     ordinaut._started_at(v_lease.leased_at, u.elapsed, p_now), p_now, w.timeout, w.key, w.key_limit,
-    w.idempotency_key, w.retry, w.retry_of, w.payload, u.output::jsonb
+    w.idempotency_key, w.retry, w.retry_of, w.payload,
+    case
+      when octet_length(u.output) <= 1048576 then u.output::jsonb
+      when u.output is not null then jsonb_build_object(
+        'truncated', true, 'size', octet_length(u.output), 'preview', left(u.output, 1000))
+    end
   from unnest(p_work_ids, p_outcomes, p_outputs, p_elapsed) as u (id, outcome, output, elapsed)
-  join unnest(v_lease.work) as w on w.work_id = u.id
+  join unnest(v_work) as w on w.work_id = u.id
   where u.outcome = 'success';
+  get diagnostics v_n = row_count;
 
-  select bool_or(w.key is not null or w.idempotency_key is not null) into v_ended
-  from unnest(v_lease.work) as w;
-  if v_ended then
+  select bool_or(w.key is not null or w.idempotency_key is not null) into v_holds
+  from unnest(v_work) as w;
+  if v_holds then
     -- Keys in ascending order, as everywhere.
-    perform ordinaut._end_holds(w)
+    perform ordinaut._end_holds(s.item)
     from (
-      select w as w
-      from unnest(v_lease.work) as w
+      select w as item
+      from unnest(v_work) as w
       join unnest(p_work_ids, p_outcomes) as u (id, outcome) on u.id = w.work_id
       where u.outcome = 'success' and (w.key is not null or w.idempotency_key is not null)
       order by w.key
@@ -186,7 +189,7 @@ begin
   end if;
   if exists (select from ordinaut.cancel_request) then
     delete from ordinaut.cancel_request as c
-    using unnest(p_work_ids, p_outcomes) as u (id, outcome), unnest(v_lease.work) as w
+    using unnest(p_work_ids, p_outcomes) as u (id, outcome), unnest(v_work) as w
     where w.work_id = u.id and u.outcome = 'success' and c.run_id = w.run_id;
   end if;
 
@@ -195,13 +198,21 @@ begin
     for v_row in
       select w as item, u.outcome, u.error, u.elapsed
       from unnest(p_work_ids, p_outcomes, p_errors, p_elapsed) as u (id, outcome, error, elapsed)
-      join unnest(v_lease.work) as w on w.work_id = u.id
+      join unnest(v_work) as w on w.work_id = u.id
       where u.outcome <> 'success'
       order by w.key, w.work_id
     loop
       perform ordinaut._settle_otherwise(v_lease, v_row.item, v_row.outcome, v_row.error::jsonb,
         ordinaut._started_at(v_lease.leased_at, v_row.elapsed, p_now), p_now);
+      v_n := v_n + 1;
     end loop;
+  end if;
+
+  -- A unit that the lease never held, in a batch of the right size.
+  if v_n <> cardinality(v_work) then
+    perform ordinaut._refuse(
+      format('lease %s does not hold all of these %s units', p_lease_id, cardinality(p_work_ids)),
+      'Settle each unit under the lease that it came with.');
   end if;
 end
 $fn$;
