@@ -31,8 +31,12 @@ from pydantic_settings import (
 
 from ordinaut.errors import ConfigurationError
 
-_UNITS = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hour": 3600, "d": 86400}
-_DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]+?)s?\s*", re.IGNORECASE)
+_UNITS = {
+    "ms": 0.001, "": 1, "s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60,
+    "minute": 60, "minutes": 60, "h": 3600, "hour": 3600, "hours": 3600, "d": 86400, "day": 86400,
+    "days": 86400,
+}  # fmt: skip
+_DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 _MASK = "********"
 
@@ -41,10 +45,9 @@ def duration(value: Any) -> Any:
     """Read '250 ms', '10 s', '5 min' or a number of seconds; leave the rest to pydantic."""
     if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
         number, unit = found.groups()
-        seconds = _UNITS.get(unit.lower()) or _UNITS.get(unit.lower() + "s")
-        if seconds is None:
+        if unit.lower() not in _UNITS:
             raise ValueError(f"{unit!r} is no unit of time; write ms, s, min, h or d")
-        return timedelta(seconds=float(number) * seconds)
+        return timedelta(seconds=float(number) * _UNITS[unit.lower()])
     return value
 
 

@@ -135,7 +135,8 @@ def _explain(exc: Exception) -> int:
                 CONFIG,
             )
         case errors.DataError() | errors.ProgramLimitExceeded():
-            return base.complain(message, hint, USAGE)
+            # PostgreSQL's own: "unsupported Unicode escape sequence", and which one below it.
+            return base.complain(message, hint or diag.message_detail or "", USAGE)
         case _ if db.is_gone(exc):
             where = base.state.where()
             return base.complain(

@@ -1,0 +1,263 @@
+"""The command line, the manifests and the Python API on a real database."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from ordinaut import Ordinaut, calls, db
+from ordinaut.cli.main import invoke
+from ordinaut.errors import Conflict, NotFound, RunFailed, WaitTimeout
+
+TASKS = """\
+tasks:
+  - {name: a, uses: echo, schedule: {every: 5 min}, timeout: 10 s, retry: {base: 1 s}}
+  - {name: b, uses: echo, schedule: manual, priority: 3}
+  - {name: c, uses: echo, schedule: {at: "2099-01-01T10:00"}, timezone: Europe/Berlin}
+"""
+
+
+@pytest.fixture
+def cli(dsn: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any) -> Any:
+    """Run a command; return its code and what it said, as JSON where that was asked for."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str) -> tuple[int, Any]:
+        code = invoke([*argv, "--dsn", dsn])
+        said = capsys.readouterr()
+        text = said.out or said.err
+        return code, json.loads(text) if "--json" in argv else text
+
+    return run
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str) -> str:
+        (tmp_path / "tasks.yaml").write_text(text)
+        return "tasks.yaml"
+
+    return write
+
+
+def actions(answer: tuple[int, Any]) -> dict[str, str]:
+    code, rows = answer
+    assert code == 0, rows
+    return {row["task"].removeprefix("default/"): row["action"] for row in rows}
+
+
+def revisions(dsn: str) -> dict[str, int]:
+    with db.connect(dsn, name="test") as conn:
+        return {task.name: task.revision for task in calls.list_tasks(conn)}
+
+
+def test_apply_creates_then_changes_nothing_then_only_what_changed(cli, manifest, dsn):
+    file = manifest(TASKS)
+    assert set(actions(cli("task", "apply", file, "--json")).values()) == {"created"}
+    born = revisions(dsn)
+
+    assert set(actions(cli("task", "apply", file, "--json")).values()) == {"unchanged"}
+    assert revisions(dsn) == born
+
+    file = manifest(TASKS.replace("5 min", "300 s").replace("priority: 3", "priority: 4"))
+    code, rows = cli("task", "apply", file, "--json")
+    assert actions((code, rows)) == {"a": "unchanged", "b": "updated", "c": "unchanged"}
+    assert [row["fields"] for row in rows if row["action"] == "updated"] == ["priority"]
+
+
+def test_a_dry_run_changes_nothing(cli, manifest, dsn):
+    assert set(actions(cli("task", "apply", manifest(TASKS), "--dry-run", "--json")).values()) == {
+        "created"
+    }
+    assert revisions(dsn) == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("5 min", "5 parsec", "tasks.yaml:2: task a, schedule"),
+        ("timeout: 10 s", "timeout: soon", "tasks.yaml:2: task a, timeout"),
+        ("priority: 3", "priority: 30", "tasks.yaml:3: task b, priority"),
+        ("name: c", "name: 'c d'", "tasks.yaml:4: task c d, name"),
+        ("Europe/Berlin", "Mars/Base", "tasks.yaml:4: task c"),
+        ("2099-01-01T10:00", "infinity", "tasks.yaml:4: task c"),
+        ("at:", "cron:", "tasks.yaml:4: task c, schedule"),
+    ],
+)
+def test_what_the_database_refuses_has_a_line_and_nothing_is_applied(
+    cli, manifest, dsn, old, new, says
+):
+    code, text = cli("task", "apply", manifest(TASKS.replace(old, new)))
+    assert code == 78
+    assert text.startswith(f"error: {says}")
+    assert revisions(dsn) == {}
+
+
+def test_verbs_on_a_task(cli, manifest):
+    cli("task", "apply", manifest(TASKS))
+
+    assert cli("task", "pause", "a", "-m", "holiday", "--json")[1]["status"] == "paused"
+    assert cli("task", "show", "a", "--json")[1]["status_note"] == "holiday"
+    assert "holiday" in cli("task", "list")[1]
+    assert "paused" in cli("why", "a")[1]
+    assert cli("task", "run", "a")[0] == 1  # OR031, not active
+    assert cli("task", "resume", "a", "--json")[1]["status"] == "active"
+    assert cli("task", "snooze", "a", "2 hours")[0] == 0
+    assert cli("task", "run", "b", "--payload", '{"x": 1}', "--json")[1]["outcome"] == "new"
+    assert cli("task", "cancel", "a", "--json")[1]["status"] == "cancelled"
+
+
+def test_runs_are_found_by_the_tail_of_their_id(cli):
+    run_id = cli("enqueue", "echo", '{"message": "hi"}', "--json")[1]["run_id"]
+
+    assert run_id[-8:] in cli("run", "list")[1]
+    assert cli("run", "show", run_id[-6:], "--json")[1]["payload"] == {"message": "hi"}
+    assert cli("run", "log", run_id[-8:])[0] == 0
+    assert "no_worker" in cli("why", run_id[-8:])[1]
+    assert cli("run", "cancel", run_id[-8:], "--json")[1]["outcome"] == "cancelled"
+    assert cli("run", "cancel", run_id)[0] == 1  # too late
+    retried = cli("run", "retry", run_id[-8:], "--json")[1]
+    assert [row["run_id"] for row in retried] == [run_id]
+    assert retried[0]["retried_as"] != run_id
+
+
+def test_queues(cli):
+    cli("enqueue", "echo")
+    assert cli("queue", "pause", "default", "-m", "move")[0] == 0
+    assert cli("queue", "set", "default", "--max-running", "3")[0] == 0
+    [row] = cli("queue", "list", "--json")[1]
+    assert (row["queue"], row["note"], row["max_running"]) == ("default", "move", 3)
+    assert cli("queue", "resume", "default")[0] == 0
+    assert cli("queue", "set", "default")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "says"),
+    [
+        (["task", "show", "nix"], 1, "'nix'"),
+        (["run", "show", "00000000"], 1, "00000000"),
+        (["run", "retry"], 2, "give an ID"),
+        (["why", "00000000"], 1, "00000000"),
+        (["enqueue", "echo", "{bad"], 2, "not JSON"),
+        (["enqueue", "echo", "@nix"], 2, "cannot read nix"),
+        (["enqueue", "echo", "{}", "--run-at", "infinity"], 2, "run_at"),
+        (["enqueue", "echo", "{}", "--run-at", "noon-ish"], 2, "noon-ish"),
+        (["enqueue", "echo", "{}", "--delay", "5 parsec"], 2, "5 parsec"),
+        (["enqueue", "e c h o"], 2, "tool"),
+        (["enqueue", "echo", "--queue", "no such name!"], 2, "queue"),
+        (["enqueue", "echo", '"\\u0000"'], 2, "\\u0000 cannot be"),
+        (["enqueue", "echo", "--priority", "12"], 2, "--priority"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_a_code(cli, argv, code, says):
+    got, text = cli(*argv)
+    assert got == code
+    assert text.startswith("error: ")
+    assert says in text
+
+
+def test_a_payload_of_ten_megabytes_is_refused(cli, tmp_path, dsn):
+    (tmp_path / "big.json").write_text(json.dumps("x" * 10_000_000))
+    code, text = cli("enqueue", "echo", "@big.json")
+    assert code == 2
+    assert len(text) < 500
+
+
+def test_doctor_tells_a_healthy_database_from_an_empty_one(cli, dsn, clean_dsn):
+    code, report = cli("doctor", "--json")
+    verdicts = {f["check"]: f["verdict"] for f in report["findings"]}
+    assert code == 0
+    assert verdicts["schema"] == "ok"
+    assert verdicts["functions"] == "warn"  # tests/clock.sql replaced now()
+    assert any("now" in f["detail"] for f in report["findings"] if f["check"] == "functions")
+    assert {s["setting"]: s["source"] for s in report["settings"]}["dsn"] == "command line"
+
+    assert invoke(["doctor", "--dsn", clean_dsn]) == 1
+    assert invoke(["task", "list", "--dsn", clean_dsn]) == 78
+    assert invoke(["install", "--dsn", clean_dsn]) == 0
+    assert invoke(["doctor", "--dsn", clean_dsn]) == 0
+
+
+def test_the_python_api(dsn):
+    with Ordinaut(dsn) as ordinaut:
+        task_id = ordinaut.create_task("t", "echo", {"n": 1}, schedule_kind="manual")
+        with pytest.raises(Conflict):
+            ordinaut.create_task("t", "echo")
+        run = ordinaut.run_now(task_id)
+        assert run.outcome == "new"
+        assert run.run_id is not None
+        assert ordinaut.get_run(run.run_id).payload == {"n": 1}
+        with pytest.raises(WaitTimeout):
+            ordinaut.wait(run.run_id, timeout=0)
+        with pytest.raises(NotFound):
+            ordinaut.get_run("01a1fbf8-673a-7c80-82d8-000000000000")
+
+
+def test_wait_returns_the_output_or_raises_the_failure(dsn):
+    with Ordinaut(dsn) as ordinaut, db.connect(dsn, name="test") as conn:
+        good = ordinaut.enqueue("echo").run_id
+        [work] = calls.lease_work(conn, "me")
+        calls.complete_work(conn, work.lease_id, output={"answer": 42})
+        bad = ordinaut.enqueue("echo").run_id
+        [work] = calls.lease_work(conn, "me")
+        calls.fail_work(conn, work.lease_id, error="no luck", retryable=False)
+
+        assert good is not None
+        assert bad is not None
+        assert ordinaut.wait(good) == {"answer": 42}
+        with pytest.raises(RunFailed, match="no luck"):
+            ordinaut.wait(bad)
+
+
+def test_an_enqueue_follows_the_callers_transaction(dsn):
+    with Ordinaut(dsn) as ordinaut, db.connect(dsn, name="test") as conn:
+        with conn.transaction(force_rollback=True):
+            lost = ordinaut.enqueue("echo", connection=conn).run_id
+        with conn.transaction():
+            kept = ordinaut.enqueue_many(
+                [{"payload": {"n": n}} for n in range(3)], tool="echo", connection=conn
+            )
+
+        assert lost is not None
+        with pytest.raises(NotFound):
+            ordinaut.get_run(lost)
+        payloads = [ordinaut.get_run(k.run_id).payload for k in kept if k.run_id]
+        assert payloads == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+def test_every_sqlstate_has_its_class(dsn):
+    from ordinaut import errors
+
+    classes = {
+        cls.sqlstate
+        for cls in vars(errors).values()
+        if isinstance(cls, type) and issubclass(cls, errors.OrdinautError)
+    } - {None}
+    with psycopg.connect(dsn) as conn:
+        codes = {code for (code,) in conn.execute("select code from ordinaut.error_code")}
+    assert classes == {code for code in codes if code.startswith("OR")}
+
+
+def test_every_call_takes_the_arguments_of_its_function(dsn):
+    """`lasting` is p_for, a word that Python keeps for itself."""
+    with psycopg.connect(dsn) as conn:
+        found = conn.execute(
+            "select p.proname, p.proargnames[1:p.pronargs] from pg_proc as p"
+            " where p.pronamespace = 'ordinaut'::regnamespace"
+        ).fetchall()
+    functions = {name: set(arguments or ()) for name, arguments in found}
+    internal = {("lease_work", "p_floors")}  # of the worker's hot path
+    differ = []
+    for name in set(calls.__all__) & functions.keys() - {"exchange"}:
+        takes = {
+            "p_for" if word == "lasting" else f"p_{word}"
+            for word in list(inspect.signature(getattr(calls, name)).parameters)[1:]
+        }
+        differ += [(name, word) for word in takes ^ functions[name]]
+    assert set(differ) <= internal
