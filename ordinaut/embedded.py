@@ -154,11 +154,8 @@ class EmbeddedPostgres:
         self._wanted_bindir = None if bindir is None else Path(bindir)
         self._options = dict(options or {})
         if not fsync:
-            self._options |= {
-                "fsync": "off",
-                "synchronous_commit": "off",
-                "full_page_writes": "off",
-            }
+            # Commits stay synchronous: what the kernel has survives the death of the server.
+            self._options |= {"fsync": "off", "full_page_writes": "off"}
         self._lock: int | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
         self.data_dir = (
@@ -214,7 +211,11 @@ class EmbeddedPostgres:
         if self._watcher is not None:
             watcher, self._watcher = self._watcher, None
             assert watcher.stdin is not None
-            watcher.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                watcher.stdin.write(b"k")  # keep what is temporary: it may start again
+                watcher.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):
+                watcher.stdin.close()
             watcher.wait()
         self._disown()
 
@@ -332,6 +333,7 @@ class EmbeddedPostgres:
         remove = [str(self.data_dir)] if self._temporary else []
         if self.socket_dir != self.data_dir:
             remove.append(str(self.socket_dir))
+        stale = _started(self.cluster)
         with self.log.open("ab") as log:
             begin = log.tell()
             self._watcher = subprocess.Popen(
@@ -342,12 +344,12 @@ class EmbeddedPostgres:
                 env=_environment(),
                 start_new_session=True,  # Ctrl-C is for us; the server ends after us
             )
-        self._wait_ready(begin)
+        self._wait_ready(begin, stale)
 
-    def _wait_ready(self, begin: int) -> None:
+    def _wait_ready(self, begin: int, stale: list[str]) -> None:
         assert self._watcher is not None
         deadline = time.monotonic() + _START_TIMEOUT
-        while _status(self.cluster) != "ready":
+        while (now := _started(self.cluster)) == stale or now[-1:] != ["ready"]:
             ended = self._watcher.poll() is not None
             if ended or time.monotonic() > deadline:
                 with self.log.open(errors="replace") as log:
@@ -425,8 +427,10 @@ def _arguments(pid: int) -> str:
     return ""
 
 
-def _status(cluster: Path) -> str:
+def _started(cluster: Path) -> list[str]:
+    """Return who runs there since when, and "ready" once it is; after a kill -9 that is stale."""
     try:
-        return (cluster / "postmaster.pid").read_text().splitlines()[7].strip()
+        lines = (cluster / "postmaster.pid").read_text().splitlines()
+        return [lines[0], lines[2], lines[7].strip()]
     except (OSError, IndexError):
-        return ""
+        return []

@@ -5,6 +5,8 @@ A program, started by its path (embedded.py says why): it imports nothing of Ord
 is up in the time of an interpreter.
 
     python watcher.py [DIRECTORY_TO_REMOVE ...] -- COMMAND ...
+
+A byte on stdin before its end says that the directories are to be kept.
 """
 
 from __future__ import annotations
@@ -36,18 +38,21 @@ def watch(remove: list[str], command: list[str]) -> int:
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD"):
         signal.signal(getattr(signal, name), lambda *_: None)
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
-    while server.poll() is None:
+    said = None
+    while said != b"" and server.poll() is None:
         readable, _, _ = select.select([0, child_ended], [], [])
-        if child_ended in readable:
+        if 0 in readable:
+            said = os.read(0, 1)
+            remove = [] if said else remove
+        else:
             os.read(child_ended, 64)
-        elif not os.read(0, 64):
-            break
     for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, the end
         if server.poll() is None:
             server.send_signal(how)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(15)
-    for directory in remove:
+    # Ended by itself while the owner lives: the owner may start it again.
+    for directory in remove if said == b"" else []:
         shutil.rmtree(directory, ignore_errors=True)
     return server.wait()
 

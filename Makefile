@@ -1,0 +1,58 @@
+# Everything a developer needs.  The environment is made on first use, in .venv: with uv when it
+# is there, with python3 -m venv when it is not.
+
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+N ?= 2
+PYTEST = $(if $(PG),ORDINAUT_TEST_PG=$(PG)) $(BIN)/python -m pytest
+
+# Some shells export SECONDS, and count it up: only the one of the command line is meant.
+LIMIT := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS))
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+demo: .venv/.demo  ## tasks at work on a PostgreSQL of their own; [SECONDS=20] [DATA=dir]
+	@$(BIN)/ordinaut dev $(LIMIT) $(if $(DATA),--data "$(DATA)")
+
+test: .venv/.work  ## the whole suite; [PG=15|18|docker] [N=2 processes]
+	$(PYTEST) -n $(N)
+
+check: .venv/.work  ## format, lint, types, layers, and the catalog of the installed schema
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) tests/schema
+
+race: .venv/.work  ## the named races
+	$(PYTEST) tests/races
+
+bench: .venv/.work  ## how fast, beside a bare loop; [CHECK=1] fails on a missed ratio
+	@$(BIN)/ordinaut bench $(if $(CHECK),--check)
+
+bundle: .venv/.work  ## ordinaut.sql: the whole engine in one file, for psql -f
+	@$(BIN)/python -m ordinaut.schema bundle > ordinaut.sql.new
+	@mv ordinaut.sql.new ordinaut.sql
+	@echo "ordinaut.sql is made; load it with: psql -v ON_ERROR_STOP=1 -f ordinaut.sql"
+
+snapshot: .venv/.work  ## migrations/current.sql, after a new migration
+	@$(BIN)/python -m tests.schema.snapshot
+
+clean:  ## remove .venv and caches; the demo keeps its data in .ordinaut
+	rm -rf .venv .*_cache .hypothesis build dist ordinaut.sql
+
+# An environment knows its own path; one that was moved, or whose Python is gone, is made again.
+ifneq ($(shell .venv/bin/python -c '' 2>/dev/null && cat .venv/.home),$(CURDIR))
+.PHONY: .venv/.demo .venv/.work
+endif
+
+.venv/.demo: pyproject.toml
+	@.ci/environment embedded
+	@touch $@
+
+.venv/.work: pyproject.toml
+	@.ci/environment embedded,test,dev
+	@touch .venv/.demo $@
+
+.PHONY: help demo test check race bench bundle snapshot clean
