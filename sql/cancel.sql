@@ -14,10 +14,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 declare
-  v_due ordinaut.due_work;
   v_parked ordinaut.parked;
   v_item ordinaut.work_item;
-  v_key text;
   v_where text;
 begin
   -- One snapshot for all places: a unit is in exactly one of them.
@@ -47,16 +45,14 @@ begin
   values (p_run_id, ordinaut._actor(), ordinaut.now(), p_note)
   on conflict on constraint cancel_request_pk do nothing;
 
-  delete from ordinaut.due_work as w where w.work_id = p_run_id returning w.* into v_due;
+  delete from ordinaut.due_work as w where w.work_id = p_run_id returning w.* into v_item;
   if found then
-    v_item := row(v_due.*)::ordinaut.work_item;
     perform ordinaut._finish_cancelled(v_item);
     return 'cancelled';
   end if;
   delete from ordinaut.parked as p where p.work_id = p_run_id returning p.* into v_parked;
   if found then
-    v_item := jsonb_populate_record(null::ordinaut.work_item, to_jsonb(v_parked));
-    perform ordinaut._finish_cancelled(v_item);
+    perform ordinaut._finish_cancelled(ordinaut._item(v_parked));
     return 'cancelled';
   end if;
 

@@ -110,21 +110,23 @@ language plpgsql
 volatile
 as $fn$
 declare
+  v_parked ordinaut.parked;
+  v_item ordinaut.work_item;
+  v_queues text[] := '{}';
   v_queue text;
 begin
-  with gone as (
+  for v_parked in
     delete from ordinaut.parked as p where p.work_id = any (p_work_ids) returning p.*
-  )
-  insert into ordinaut.due_work
-  select g.work_id, g.run_id, g.step, g.task_id, g.queue, g.priority,
-    greatest(g.run_at, ordinaut.now()), g.scheduled_for, g.enqueued_at, g.attempt, g.failures,
-    g.crashes, g.max_attempts, g.timeout, g.tool, g.key, g.key_limit, g.idempotency_key, g.retry,
-    g.retry_of, g.payload
-  from gone as g;
-
-  for v_queue in
-    select distinct w.queue from ordinaut.due_work as w where w.work_id = any (p_work_ids)
   loop
+    v_item := ordinaut._item(v_parked);
+    v_item.run_at := greatest(v_item.run_at, ordinaut.now());
+    perform ordinaut._put_due(array[v_item]);
+    if v_item.queue <> all (v_queues) then
+      v_queues := v_queues || v_item.queue;
+    end if;
+  end loop;
+
+  foreach v_queue in array v_queues loop
     perform ordinaut._notify_idle(v_queue);
   end loop;
 end
@@ -169,7 +171,32 @@ $fn$;
 comment on function ordinaut._end_holds(ordinaut.work_item) is
   'End the holds of a run that ends. Never waits long: a slot it cannot release is left to _sweep_holds.';
 
--- Repairs what a settle had to leave, and a parked row that no release saw.
+create or replace function ordinaut._ended_holds()
+returns setof ordinaut.hold
+language sql
+stable
+as $fn$
+  -- One snapshot for all places: a run that moves between them is seen in one of them.
+  select h.*
+  from ordinaut.hold as h
+  where
+    h.slot >= 1
+    and h.run_id not in (
+      select w.run_id from ordinaut.due_work as w where w.key is not null
+      union all
+      select p.run_id from ordinaut.parked as p where p.key is not null
+      union all
+      select u.run_id
+      from ordinaut.lease as l
+      cross join unnest(l.work) as u
+      where u.key is not null and u.work_id <> all (l.settled)
+    );
+$fn$;
+
+comment on function ordinaut._ended_holds() is 'Slots of keys whose run is in no live place.';
+
+-- Repairs what a settle had to leave, and a parked row that no release saw.  Only keys where
+-- something is amiss are locked: a sweep must not stand in the way of those that are not.
 create or replace function ordinaut._sweep_holds()
 returns bigint
 language plpgsql
@@ -180,25 +207,24 @@ declare
   v_n bigint := 0;
 begin
   for v_key in
-    select p.key from ordinaut.parked as p where p.reason = 'key'
+    select d.key
+    from (
+      select p.key, max(p.key_limit) as key_limit
+      from ordinaut.parked as p
+      where p.reason = 'key'
+      group by p.key
+    ) as d
+    where d.key_limit > (
+      select count(*) from ordinaut.hold as h where h.key = d.key and h.slot >= 1
+    )
     union
-    select h.key from ordinaut.hold as h where h.slot >= 1
+    select h.key from ordinaut._ended_holds() as h
     order by 1
   loop
     continue when not ordinaut._try_key(v_key);
-    -- One snapshot for all places: a run that moves between them is seen in one of them.
     delete from ordinaut.hold as h
-    where
-      h.key = v_key
-      and h.slot >= 1
-      and not exists (select from ordinaut.due_work as w where w.key = v_key and w.run_id = h.run_id)
-      and not exists (select from ordinaut.parked as p where p.key = v_key and p.run_id = h.run_id)
-      and not exists (
-        select
-        from ordinaut.lease as l
-        cross join unnest(l.work) as u
-        where u.run_id = h.run_id and u.work_id <> all (l.settled)
-      );
+    using ordinaut._ended_holds() as e
+    where h.key = v_key and h.key = e.key and h.slot = e.slot and h.run_id = e.run_id;
     v_n := v_n + ordinaut._promote_key(v_key);
   end loop;
   return v_n;

@@ -141,14 +141,17 @@ comment on function ordinaut._room_to_run(text) is
 -- Put taken units back as they were: their lease did not happen.
 create or replace function ordinaut._untake(p_items ordinaut.work_item[])
 returns void
-language sql
+language plpgsql
 volatile
 as $fn$
-  insert into ordinaut.due_work
-  select i.work_id, i.run_id, i.step, i.task_id, i.queue, i.priority, i.run_at, i.scheduled_for,
-    i.enqueued_at, i.attempt - 1, i.failures, i.crashes, i.max_attempts, i.timeout, i.tool, i.key,
-    i.key_limit, i.idempotency_key, i.retry, i.retry_of, i.payload
-  from unnest(p_items) as i;
+declare
+  v_item ordinaut.work_item;
+begin
+  foreach v_item in array p_items loop
+    v_item.attempt := v_item.attempt - 1;
+    perform ordinaut._put_due(array[v_item]);
+  end loop;
+end
 $fn$;
 
 comment on function ordinaut._untake(ordinaut.work_item[]) is

@@ -15,6 +15,21 @@ $fn$;
 
 comment on function ordinaut._put_due(ordinaut.work_item[]) is 'Place units in due_work, as they are.';
 
+-- The one list of columns that turns a parked row into a unit again.
+create or replace function ordinaut._item(p_parked ordinaut.parked)
+returns ordinaut.work_item
+language sql
+immutable
+as $fn$
+  select row(p_parked.work_id, p_parked.run_id, p_parked.step, p_parked.task_id, p_parked.queue,
+    p_parked.priority, p_parked.run_at, p_parked.scheduled_for, p_parked.enqueued_at,
+    p_parked.attempt, p_parked.failures, p_parked.crashes, p_parked.max_attempts, p_parked.timeout,
+    p_parked.tool, p_parked.key, p_parked.key_limit, p_parked.idempotency_key, p_parked.retry,
+    p_parked.retry_of, p_parked.payload)::ordinaut.work_item;
+$fn$;
+
+comment on function ordinaut._item(ordinaut.parked) is 'The unit in a parked row.';
+
 create or replace function ordinaut._park(p_item ordinaut.work_item, p_reason text)
 returns void
 language sql

@@ -101,13 +101,15 @@ volatile
 as $fn$
 declare
   v_queue ordinaut.queue;
-  v_moved bigint;
+  v_item ordinaut.work_item;
+  v_moved boolean;
   v_n bigint := 0;
 begin
   for v_queue in
     select q.* from ordinaut.queue as q where q.ageing is not null and q.paused_at is null
   loop
-    with old as (
+    v_moved := false;
+    for v_item in
       delete from ordinaut.due_work as w
       where w.ctid = any (array(
         select z.tid
@@ -126,16 +128,15 @@ begin
         limit p_limit
       ))
       returning w.*
-    )
-    insert into ordinaut.due_work
-    select o.work_id, o.run_id, o.step, o.task_id, o.queue, o.priority - 1, o.run_at + v_queue.ageing,
-      o.scheduled_for, o.enqueued_at, o.attempt, o.failures, o.crashes, o.max_attempts, o.timeout,
-      o.tool, o.key, o.key_limit, o.idempotency_key, o.retry, o.retry_of, o.payload
-    from old as o;
-    get diagnostics v_moved = row_count;
-    if v_moved > 0 then
+    loop
+      v_item.priority := v_item.priority - 1;
+      v_item.run_at := v_item.run_at + v_queue.ageing;
+      perform ordinaut._put_due(array[v_item]);
+      v_moved := true;
+      v_n := v_n + 1;
+    end loop;
+    if v_moved then
       perform ordinaut._ask_sweep(v_queue.queue);
-      v_n := v_n + v_moved;
     end if;
   end loop;
   return v_n;

@@ -65,7 +65,7 @@ language plpgsql
 volatile
 as $fn$
 declare
-  v_queue text;
+  v_item ordinaut.work_item;
 begin
   update ordinaut.worker as w set seen_at = p_now where w.seen_at > p_now;
   update ordinaut.lease as l
@@ -74,29 +74,20 @@ begin
     expires_at = p_now + (l.expires_at - l.leased_at)
   where l.leased_at > p_now;
 
-  for v_queue in
-    with late as (
-      delete from ordinaut.due_work as w
-      where w.ctid = any (array(
-        select y.ctid
-        from ordinaut.due_work as y
-        where y.run_at > p_now and y.run_at <= p_high and y.scheduled_for is null
-        for update skip locked
-      ))
-      returning w.*
-    ),
-    placed as (
-      insert into ordinaut.due_work
-      select o.work_id, o.run_id, o.step, o.task_id, o.queue, o.priority, p_now, o.scheduled_for,
-        o.enqueued_at, o.attempt, o.failures, o.crashes, o.max_attempts, o.timeout, o.tool, o.key,
-        o.key_limit, o.idempotency_key, o.retry, o.retry_of, o.payload
-      from late as o
-      returning queue
-    )
-    select distinct p.queue from placed as p
+  for v_item in
+    delete from ordinaut.due_work as w
+    where w.ctid = any (array(
+      select y.ctid
+      from ordinaut.due_work as y
+      where y.run_at > p_now and y.run_at <= p_high and y.scheduled_for is null
+      for update skip locked
+    ))
+    returning w.*
   loop
-    perform ordinaut._ask_sweep(v_queue);
-    perform ordinaut._notify_idle(v_queue);
+    v_item.run_at := p_now;
+    perform ordinaut._put_due(array[v_item]);
+    perform ordinaut._ask_sweep(v_item.queue);
+    perform ordinaut._notify_idle(v_item.queue);
   end loop;
   perform ordinaut._journal('clock_stepped_back', p_detail => jsonb_build_object(
     'from', p_high, 'to', p_now));

@@ -3,8 +3,8 @@
  * journal, of occurrences.
  *
  * A partition is made apart and attached, which locks the parent only against other DDL; creating
- * it in place would stop every settle.  Dropping needs the parent for an instant: it waits half a
- * second for that and else leaves it to the next call.
+ * it in place would stop every settle.  Dropping needs the parent for an instant: it waits 200 ms
+ * for that and else leaves it to the next call.
  */
 
 create or replace function ordinaut._week(p_at timestamptz)
@@ -37,6 +37,8 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+-- Attaching locks the default partition, and whoever queues behind us waits too.
+set lock_timeout = '200ms'
 as $fn$
 declare
   v_table text;
@@ -62,11 +64,18 @@ begin
       -- Rows that came while there was no partition stay in the default one until they are pruned.
       continue when v_rows > 0;
 
-      execute format(
-        'create table ordinaut.%I (like ordinaut.%I including defaults including constraints)', v_name, v_table);
-      execute format('alter table ordinaut.%I attach partition ordinaut.%I for values from (%L) to (%L)',
-        v_table, v_name, ordinaut._partition_bound(v_table, v_from),
-        ordinaut._partition_bound(v_table, v_from + interval '7 days'));
+      begin
+        execute format(
+          'create table ordinaut.%I (like ordinaut.%I including defaults including constraints)',
+          v_name, v_table);
+        execute format(
+          'alter table ordinaut.%I attach partition ordinaut.%I for values from (%L) to (%L)',
+          v_table, v_name, ordinaut._partition_bound(v_table, v_from),
+          ordinaut._partition_bound(v_table, v_from + interval '7 days'));
+      exception
+        -- Somebody reads the history: three weeks lie ahead to try again.
+        when lock_not_available then return v_n;
+      end;
       v_n := v_n + 1;
     end loop;
   end loop;
@@ -100,7 +109,6 @@ begin
     continue when v_to > p_before;
 
     begin
-      set local lock_timeout = '500ms';
       execute format('drop table ordinaut.%I', v_part.relname);
       if p_table = 'task_run' then
         -- The body of a run that still waits, years ahead perhaps, stays.
@@ -133,6 +141,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '200ms'
 as $fn$
 declare
   v_before timestamptz := ordinaut.now() - p_keep;

@@ -245,6 +245,12 @@ begin
   if jsonb_typeof(v_error) <> 'object' then
     v_error := jsonb_build_object('message', v_error);
   end if;
+  if pg_column_size(v_error) > 65536 then
+    v_error := jsonb_strip_nulls(jsonb_build_object(
+      'message', left(v_error ->> 'message', 8000), 'type', v_error -> 'type', 'code', v_error -> 'code',
+      'category', v_error -> 'category', 'retryable', v_error -> 'retryable',
+      'retry_after', v_error -> 'retry_after', 'truncated', true));
+  end if;
   -- greatest() and least() pass nulls over: no retry_after must stay null.
   if v_error ->> 'retry_after' is not null then
     v_after := least(greatest((v_error ->> 'retry_after')::float8, 0), 315576000) * interval '1 s';

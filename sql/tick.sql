@@ -154,8 +154,11 @@ $fn$;
 comment on function ordinaut._fire(uuid[], timestamptz) is
   'Decide the due occurrences of these tasks, whose schedule rows the caller has locked, and advance them.';
 
-create or replace function ordinaut.tick(p_limit integer default 1000)
-returns table (fired integer, missed integer, next_run timestamptz)
+create or replace function ordinaut.tick(
+  p_limit integer     default 1000,
+  p_floor timestamptz default null
+)
+returns table (fired integer, missed integer, next_run timestamptz, floor timestamptz)
 language plpgsql
 volatile
 security definer
@@ -164,6 +167,8 @@ set jit = off
 as $fn$
 declare
   v_now timestamptz := ordinaut.now();
+  v_floor timestamptz := coalesce(p_floor, '-infinity');
+  v_next timestamptz;
   v_ids uuid[];
   v_id uuid;
   v_fired integer := 0;
@@ -176,7 +181,7 @@ begin
   with due as (
     select s.task_id
     from ordinaut.task_schedule as s
-    where s.next_run <= v_now
+    where s.next_run <= v_now and s.next_run >= v_floor
     order by s.next_run, s.task_id
     limit p_limit
     for update skip locked
@@ -220,10 +225,14 @@ begin
     end;
   end if;
 
+  select min(s.next_run) into v_next
+  from ordinaut.task_schedule as s
+  where s.next_run >= v_floor;
   return query
-  select v_fired, v_missed, (select min(s.next_run) from ordinaut.task_schedule as s);
+  select v_fired, v_missed, v_next,
+    case when v_next > v_now or v_next is null then v_now - interval '10 s' else p_floor end;
 end
 $fn$;
 
-comment on function ordinaut.tick(integer) is
-  'Fire what is due: at most p_limit tasks, each with its occurrences up to now, by its catchup policy. Returns how many occurrences fired, how many were recorded as missed, and when the next is due (past: call again). Any number may call it at once; nothing fires twice. Errors: invalid_parameter_value.';
+comment on function ordinaut.tick(integer, timestamptz) is
+  'Fire what is due: at most p_limit tasks, each with its occurrences up to now, by its catchup policy. Returns how many occurrences fired, how many were recorded as missed, and when the next is due (past: call again). Any number may call it at once; nothing fires twice. p_floor: a hint, the floor that the last call returned, below which next_run need not be looked at (under a held snapshot every firing leaves a dead index entry there); leave it out now and then, a task may be planned in the past. Errors: invalid_parameter_value.';
