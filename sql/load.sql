@@ -11,6 +11,7 @@
 \ir queue.sql
 \ir lease.sql
 \ir settle.sql
+\ir settle_calls.sql
 \ir exchange.sql
 \ir worker.sql
 \ir reap.sql
@@ -19,6 +20,7 @@
 \ir run.sql
 \ir schedule.sql
 \ir task.sql
+\ir task_verbs.sql
 \ir tick.sql
 \ir why.sql
 \ir retention.sql
