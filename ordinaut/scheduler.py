@@ -19,17 +19,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psycopg
 
-from ordinaut import calls, db, systemd
-from ordinaut.errors import ConfigurationError, VersionSkew
-from ordinaut.version import API
+from ordinaut import calls, db, schema, systemd
+from ordinaut.errors import VersionSkew
 
 log = logging.getLogger(__name__)
 
 _BATCH = 1000
+_SWEEP = 5.0  # between two ticks without a floor, in seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class Scheduler:
         self._conn: db.Connection | None = None
         self._gone = ""
         self._lost = db.Backoff()
+        self._floor: datetime | None = None
+        self._sweep = 0.0
         self._chores = [
             _Chore("tick", self._tick),
             _Chore("reap", self._reap),
@@ -86,19 +88,21 @@ class Scheduler:
 
         Raises:
             VersionSkew: the database speaks another API.
-            ConfigurationError: there is no Ordinaut in the database, or we may not use it.
+            SchemaError: the database has no Ordinaut.
         """
-        while not self._stopping.is_set():
-            try:
-                pause = self._round()
-            except psycopg.Error as exc:
-                if not db.is_gone(exc):
-                    raise
-                pause = self._disconnected(exc)
-            self._stopping.wait(pause)
-        systemd.notify("STOPPING=1")
-        if self._conn is not None:
-            self._conn.close()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    pause = self._round()
+                except psycopg.Error as exc:
+                    if not db.is_gone(exc):
+                        raise
+                    pause = self._disconnected(exc)
+                self._stopping.wait(pause)
+        finally:
+            systemd.notify("STOPPING=1")
+            if self._conn is not None:
+                self._conn.close()
         log.info("scheduler stopped")
 
     def _round(self) -> float:
@@ -131,8 +135,8 @@ class Scheduler:
     def _connected(self) -> db.Connection:
         if self._conn is None:
             conn = db.connect(self.config.dsn, name="ordinaut-scheduler", pooled=self.config.pooled)
-            check_version(conn)
             self._conn = conn
+            schema.check_api(conn)
             log.info("scheduler connected again" if self._gone else "scheduler started")
             self._gone = ""
             self._lost.reset()
@@ -151,11 +155,13 @@ class Scheduler:
         return self._lost.next()
 
     def _tick(self, conn: db.Connection) -> float:
-        done = calls.tick(conn, limit=_BATCH)
+        sweep = time.monotonic() >= self._sweep
+        done = calls.tick(conn, limit=_BATCH, floor=None if sweep else self._floor)
+        self._floor = done.floor
+        if sweep:
+            self._sweep = time.monotonic() + _SWEEP * random.uniform(0.75, 1.25)
         if done.missed:
             log.warning("occurrences missed: %d", done.missed)
-        if done.fired + done.missed >= _BATCH:
-            return 0.0  # there is more
         wait = timedelta(seconds=self.config.poll)
         if done.next_run is not None:
             wait = min(wait, done.next_run - done.at)
@@ -172,29 +178,6 @@ class Scheduler:
             if pruned.n:
                 log.info("pruned %s: %d", pruned.what, pruned.n)
         return self.config.prune * random.uniform(0.75, 1.25)
-
-
-def check_version(conn: db.Connection) -> None:
-    """Raise unless the database has an Ordinaut that speaks our API and lets us use it."""
-    server = calls.server(conn)
-    if server.version_num < 150000:
-        raise ConfigurationError(
-            f"PostgreSQL {server.version} is too old", "Ordinaut needs PostgreSQL 15 or newer."
-        )
-    if server.schema_usage is None:
-        raise ConfigurationError(
-            f"database {server.database} has no schema ordinaut", "Run: ordinaut install"
-        )
-    if not server.schema_usage:
-        raise ConfigurationError(
-            f"role {server.role} may not use the schema ordinaut of database {server.database}",
-            f"As its owner: grant ordinaut_admin to {server.role}",
-        )
-    found = calls.installed(conn)
-    if found is not None and found.api != API:
-        raise VersionSkew(
-            f"the database speaks API {found.api} (Ordinaut {found.version}), this program {API}"
-        )
 
 
 def run(config: SchedulerConfig) -> int:

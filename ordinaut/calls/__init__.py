@@ -4,12 +4,13 @@ One typed function per SQL function.  All SQL text of the engine's callers is in
 A call never does more than `select * from ordinaut.verb(…)`: if Python wants an `update`, a
 function is missing.  Functions take a connection; whoever opens a transaction closes it.  An
 argument left as None is left out of the call, so the defaults live in sql/ alone.
+
+The exception is `ordinaut.exchange`, the worker's hot path: ordinaut/exchange.py speaks to libpq.
 """
 
 from __future__ import annotations
 
 from ordinaut.calls.base import Json
-from ordinaut.calls.exchange import EXCHANGE_COLUMNS, exchange, exchange_cursor
 from ordinaut.calls.lease import (
     Heard,
     Settled,
@@ -72,7 +73,6 @@ from ordinaut.calls.task import (
 )
 
 __all__ = [
-    "EXCHANGE_COLUMNS",
     "Enqueued",
     "Event",
     "Heard",
@@ -93,8 +93,6 @@ __all__ = [
     "deregister_worker",
     "enqueue",
     "enqueue_many",
-    "exchange",
-    "exchange_cursor",
     "fail_work",
     "find_run",
     "functions",

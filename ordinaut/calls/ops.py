@@ -19,6 +19,7 @@ class Ticked:
     fired: int
     missed: int
     next_run: datetime | None
+    floor: datetime | None
     at: datetime  # the server's clock: next_run - at is how long to sleep
 
 
@@ -66,18 +67,26 @@ class Installed:
     at: datetime
 
 
-def tick(conn: Conn, limit: int | None = None) -> Ticked:
+def tick(conn: Conn, limit: int | None = None, floor: datetime | None = None) -> Ticked:
     """Fire what is due.
 
     Any number of callers may tick; an occurrence fires once.
 
-    Source: sql/calendar.sql, ordinaut.tick
+    Args:
+        limit: at most so many tasks; None: 1000.
+        floor: a hint, the one that the last call returned; None now and then, because a task
+            may be planned in the past.
+
+    Returns:
+        next_run: when the next is due; in the past, there is more to fire.
+
+    Source: sql/tick.sql, ordinaut.tick
     """
     cur = conn.cursor(row_factory=class_row(Ticked))
     found = cur.execute(
-        "select t.fired, t.missed, t.next_run, ordinaut.now() as at"
-        " from ordinaut.tick(p_limit => coalesce(%s, 1000)) as t",
-        [limit],
+        "select t.fired, t.missed, t.next_run, t.floor, ordinaut.now() as at"
+        " from ordinaut.tick(p_limit => coalesce(%s, 1000), p_floor => %s) as t",
+        [limit, floor],
     ).fetchone()
     assert found is not None
     return found
