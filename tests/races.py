@@ -17,7 +17,7 @@ parked it on a lock, `result()` collects the outcome.  No sleeps, no retries, no
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import psycopg
@@ -99,8 +99,8 @@ class Session:
         return self
 
     def close(self) -> None:
-        if self._pending is not None:
+        # Again and again: a cancel that arrives before its statement cancels nothing.
+        while self._pending is not None and not wait([self._pending], 0.05).done:
             self.conn.cancel_safe(timeout=PATIENCE)
-            self._pending.exception(PATIENCE)
         self._pool.shutdown(wait=True)
         self.conn.close()
