@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import psycopg
+from psycopg import errors
 
 from ordinaut import calls, db, schema, systemd
 from ordinaut.errors import VersionSkew
@@ -89,6 +90,7 @@ class Scheduler:
         Raises:
             VersionSkew: the database speaks another API.
             SchemaError: the database has no Ordinaut.
+            psycopg.errors.InsufficientPrivilege: our role may not tick.
         """
         try:
             while not self._stopping.is_set():
@@ -121,6 +123,8 @@ class Scheduler:
         except psycopg.Error as exc:
             if db.is_gone(exc) or isinstance(exc, VersionSkew):
                 raise
+            if isinstance(exc, errors.InsufficientPrivilege) and self._floor is None:
+                raise  # not once could it tick: somebody started it with the wrong role
             pause = chore.backoff.next()
             if chore.failing != str(exc):  # a line per change, not per attempt
                 chore.failing = str(exc)

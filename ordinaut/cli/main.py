@@ -154,7 +154,7 @@ def _last_line(exc: Exception) -> str:
     """The reason in libpq's words: of "connection to … failed: REASON" the reason."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     reason = next((line for line in lines if "failed: " in line), lines[0] if lines else "")
-    return reason.rpartition("failed: ")[2] or type(exc).__name__
+    return reason.rpartition("failed: ")[2].removeprefix("FATAL:").strip() or type(exc).__name__
 
 
 def _internal(exc: Exception) -> int:

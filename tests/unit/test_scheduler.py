@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from ordinaut import calls, db
 from ordinaut.scheduler import Scheduler, SchedulerConfig
@@ -125,6 +127,19 @@ def test_an_empty_database_is_a_configuration_error(clean_dsn, capfd):
 
     assert invoke(["scheduler", "--dsn", clean_dsn]) == 78
     assert "ordinaut install" in capfd.readouterr().err
+
+
+def test_a_role_that_may_not_tick_is_a_configuration_error(prod_dsn, conn, capfd):
+    from ordinaut.cli.main import invoke
+
+    role = f"poor_{uuid4().hex[:8]}"
+    conn.execute(f"create role {role} login")
+    try:
+        assert invoke(["scheduler", "--dsn", make_conninfo(prod_dsn, user=role)]) == 78
+        assert invoke(["task", "list", "--dsn", make_conninfo(prod_dsn, user=role)]) == 78
+    finally:
+        conn.execute(f"drop role {role}")
+    assert "grant ordinaut_" in capfd.readouterr().err
 
 
 def test_a_database_that_is_not_there_yet_is_waited_for(prod_dsn, caplog, monkeypatch):
