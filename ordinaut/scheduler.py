@@ -187,8 +187,12 @@ class Scheduler:
 def run(config: SchedulerConfig) -> int:
     """Run a scheduler until SIGTERM or SIGINT and return its exit code."""
     scheduler = Scheduler(config)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: scheduler.stop())
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: scheduler.stop()) for number in numbers]
     log.info("scheduler starts, pid %d", os.getpid())
-    scheduler.run()
+    try:
+        scheduler.run()
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
     return 0
