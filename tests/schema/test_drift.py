@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from ordinaut import schema
+from ordinaut.bundle import bundle
 from tests.schema import snapshot
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def test_installing_again_changes_nothing(prod_dsn: str) -> None:
 def test_the_bundle_gives_what_install_gives(prod_dsn: str, clean_dsn: str, psql: str) -> None:
     done = subprocess.run(
         [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", clean_dsn],
-        input=schema.bundle(),
+        input=bundle(),
         capture_output=True,
         text=True,
     )

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from ordinaut import schema
+from ordinaut.bundle import bundle
 from ordinaut.errors import VersionSkew
 from ordinaut.version import API
 from tests.postgres import one
@@ -315,7 +316,7 @@ def test_check_api(conn: psycopg.Connection[Any], tree: Path) -> None:
 def test_the_bundle_refuses_a_database_in_use(prod_dsn: str, psql: str) -> None:
     done = subprocess.run(
         [psql, "-X", "-v", "ON_ERROR_STOP=1", "-d", prod_dsn],
-        input=schema.bundle(),
+        input=bundle(),
         capture_output=True,
         text=True,
     )
