@@ -225,7 +225,6 @@ declare
   v_key text;
   v_item jsonb;
   v_ord integer;
-  v_queue text;
 begin
   if jsonb_typeof(p_items) is distinct from 'array' then
     perform ordinaut._refuse('items must be an array of objects', 'For example [{"payload": {"n": 1}}].');

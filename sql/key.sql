@@ -112,7 +112,7 @@ as $fn$
 declare
   v_parked ordinaut.parked;
   v_item ordinaut.work_item;
-  v_queues text[] := '{}';
+  v_queues text[] := array[]::text[];
   v_queue text;
 begin
   for v_parked in

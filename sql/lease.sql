@@ -193,7 +193,7 @@ volatile
 as $fn$
 declare
   v_item ordinaut.work_item;
-  v_kept ordinaut.work_item[] := '{}';
+  v_kept ordinaut.work_item[] := array[]::ordinaut.work_item[];
 begin
   foreach v_item in array p_work loop
     if exists (select from ordinaut.cancel_request as c where c.run_id = v_item.run_id) then
@@ -248,7 +248,7 @@ volatile
 as $fn$
 declare
   v_item ordinaut.work_item;
-  v_back uuid[] := '{}';
+  v_back uuid[] := array[]::uuid[];
   v_key text;
   v_locked boolean;
 begin
