@@ -43,7 +43,7 @@ def sample(context: Context, disks: list[str]) -> dict[str, Any]:
     `context.connection` is one transaction with the completion of the run: the rows are there
     exactly once, whatever dies in between.
     """
-    total, free = memory()
+    total, free = _memory()
     load = os.getloadavg()[0]
     used = None if total is None or free is None else total - free
     with context.connection.cursor() as cur:
@@ -66,7 +66,7 @@ def sample(context: Context, disks: list[str]) -> dict[str, Any]:
                 [context.run_id, path, disk.used, disk.total],
             )
     result = {"load": round(load, 2), "memory_used": used, "disks": seen}
-    drop(Path("inbox"), f"{context.run_id}.json", result)
+    _drop(Path("inbox"), f"{context.run_id}.json", result)
     return result
 
 
@@ -77,7 +77,7 @@ def unsteady(context: Context, failures: int) -> str:
     return f"answered at attempt {context.attempt}"
 
 
-def memory() -> tuple[int | None, int | None]:
+def _memory() -> tuple[int | None, int | None]:
     """Total and available bytes, where there is a /proc."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -89,7 +89,7 @@ def memory() -> tuple[int | None, int | None]:
     return sizes.get("MemTotal"), sizes.get("MemAvailable")
 
 
-def drop(folder: Path, name: str, content: dict[str, Any]) -> None:
+def _drop(folder: Path, name: str, content: dict[str, Any]) -> None:
     """Write a file so that nobody ever sees half of it."""
     folder.mkdir(exist_ok=True)
     part = folder / f".{name}.part"
