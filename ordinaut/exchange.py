@@ -144,9 +144,10 @@ class Line:
         if self._prepared:
             _ok(self._pg.prepare(_NAME, _SQL, _OIDS))
         self._pg.nonblocking = 1
+        self._fd = self._pg.socket  # libpq forgets it when the connection breaks
 
     def fileno(self) -> int:
-        return self._pg.socket
+        return self._fd
 
     def send(self, call: Call) -> bool:
         """Begin the call; False means `flush` must follow when the socket takes more.

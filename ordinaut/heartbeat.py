@@ -66,7 +66,7 @@ class Heartbeat(threading.Thread):
         self._post = post
         self._worker_id: bytes | None = None
         self._wake = threading.Event()
-        self._stop = False
+        self._ended = False
         self._conn: db.Connection | None = None
         self._reap_at = 0.0
         self._tick_at = float("inf")
@@ -77,7 +77,7 @@ class Heartbeat(threading.Thread):
         self._wake.set()
 
     def stop(self) -> None:
-        self._stop = True
+        self._ended = True
         self._wake.set()
 
     def run(self) -> None:
@@ -85,7 +85,7 @@ class Heartbeat(threading.Thread):
         backoff = db.Backoff(base=0.2, cap=min(10.0, config.heartbeat))
         if config.tick:
             self._tick_at = 0.0
-        while not self._stop:
+        while not self._ended:
             wait = config.heartbeat
             try:
                 if self._worker_id is not None:

@@ -1,0 +1,53 @@
+"""The tools of these tests: what they did is written where no rollback reaches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+
+def work(witness: str, label: str = "", seconds: float = 0.0) -> str:
+    """Write "start", work for a while, write "end"."""
+    note(witness, "start", label)
+    time.sleep(seconds)
+    note(witness, "end", label)
+    return label
+
+
+def deaf(witness: str, seconds: float = 60.0) -> None:
+    """Ignore TERM, and start a process that does too."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with subprocess.Popen(["sleep", str(seconds)]) as process:
+        note(witness, "start", str(process.pid))
+        process.wait()
+    note(witness, "end", "")
+
+
+def dies(witness: str, first_only: bool = True) -> str:
+    """Die without a word; with `first_only` only the first time."""
+    again = os.path.exists(witness)
+    note(witness, "start", "")
+    if not (again and first_only):
+        os._exit(9)
+    note(witness, "end", "")
+    return "alive"
+
+
+def hog(witness: str, seconds: float = 1.0) -> None:
+    """Hold the GIL as firmly as Python can."""
+    note(witness, "start", "")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(100_000))
+    note(witness, "end", "")
+
+
+def note(witness: str, event: str, label: str) -> None:
+    """Append one line in one write: lines of several processes do not mix."""
+    fd = os.open(witness, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(fd, f"{event} {os.getpid()} {time.monotonic()} {label}\n".encode())
+    finally:
+        os.close(fd)
