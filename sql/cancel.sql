@@ -63,7 +63,9 @@ end
 $fn$;
 
 comment on function ordinaut.cancel_run(uuid, text) is
-  'Cancel a run. cancelled: it waited and is now cancelled; requested: it is leased, its worker is told, and it ends cancelled unless it succeeds first; too_late: it has ended. Errors: OR020.';
+  'Cancel a run. cancelled: it waited and is now cancelled; requested: it is leased, its worker '
+  'is told, and it ends cancelled unless it succeeds first; too_late: it has ended. Errors: '
+  'OR020.';
 
 create or replace function ordinaut.retry_run(
   p_run_id uuid        default null,
@@ -162,5 +164,10 @@ begin
 end
 $fn$;
 
-comment on function ordinaut.retry_run(uuid, text, text, text, text, timestamptz, timestamptz, integer, text) is
-  'Run again, as a new run (retry_of), one run that did not succeed, or up to p_limit by filter, oldest first; those with this p_state that no retry followed yet. outcome: new, existing (it was retried before: that run). Errors: OR020, OR031 (it has not failed), invalid_parameter_value (no filter).';
+comment on function ordinaut.retry_run(
+  uuid, text, text, text, text, timestamptz, timestamptz, integer, text
+) is
+  'Run again, as a new run (retry_of), one run that did not succeed, or up to p_limit by filter, '
+  'oldest first; those with this p_state that no retry followed yet. outcome: new, existing (it '
+  'was retried before: that run). Errors: OR020, OR031 (it has not failed), '
+  'invalid_parameter_value (no filter).';

@@ -186,4 +186,5 @@ end
 $fn$;
 
 comment on function ordinaut._check_retry(jsonb) is
-  'Refuse a retry policy with an unknown key or a value out of range. Errors: invalid_parameter_value.';
+  'Refuse a retry policy with an unknown key or a value out of range. Errors: '
+  'invalid_parameter_value.';

@@ -49,7 +49,8 @@ end
 $fn$;
 
 comment on function ordinaut._claim_once(text, uuid, interval) is
-  'Hold an idempotency key for this run, and return the run that holds it: this one, or an earlier. Errors: serialization_failure.';
+  'Hold an idempotency key for this run, and return the run that holds it: this one, or an '
+  'earlier. Errors: serialization_failure.';
 
 create or replace function ordinaut._check_room(p_queue text, p_more integer)
 returns void
@@ -202,8 +203,15 @@ begin
 end
 $fn$;
 
-comment on function ordinaut.enqueue(text, jsonb, text, integer, timestamptz, interval, text, integer, text, text, interval, integer, jsonb, interval, uuid) is
-  'Queue one run of a tool, at once, at p_run_at or after p_delay, in the caller''s transaction. outcome: new; existing (the idempotency key or run_id is known: its run_id); dropped (p_if_busy drop and a run with p_key is live: its run_id). An idempotency key outlives its run by p_idempotent_for. Errors: invalid_parameter_value, program_limit_exceeded (payload over 1 MB), configuration_limit_exceeded (queue full), serialization_failure (send again).';
+comment on function ordinaut.enqueue(
+  text, jsonb, text, integer, timestamptz, interval, text, integer, text, text, interval, integer,
+  jsonb, interval, uuid
+) is
+  'Queue one run of a tool, at once, at p_run_at or after p_delay, in the caller''s transaction. '
+  'outcome: new; existing (the idempotency key or run_id is known: its run_id); dropped '
+  '(p_if_busy drop and a run with p_key is live: its run_id). An idempotency key outlives its '
+  'run by p_idempotent_for. Errors: invalid_parameter_value, program_limit_exceeded (payload '
+  'over 1 MB), configuration_limit_exceeded (queue full), serialization_failure (send again).';
 
 create or replace function ordinaut.enqueue_many(
   p_items        jsonb,
@@ -345,4 +353,7 @@ end
 $fn$;
 
 comment on function ordinaut.enqueue_many(jsonb, text, text, integer, integer) is
-  'Queue many runs by one call, all or none. p_items: an array of objects whose fields are the arguments of enqueue() without p_; what an item lacks comes from this call''s arguments. Returns one row per item (ord from 1; those with keys in the order of their keys). Errors: as enqueue(), naming the item.';
+  'Queue many runs by one call, all or none. p_items: an array of objects whose fields are the '
+  'arguments of enqueue() without p_; what an item lacks comes from this call''s arguments. '
+  'Returns one row per item (ord from 1; those with keys in the order of their keys). Errors: as '
+  'enqueue(), naming the item.';

@@ -52,8 +52,11 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._settle_carefully(uuid, uuid[], text[], text[], text[], bigint[], timestamptz) is
-  'As _settle, unit by unit: one whose result cannot be stored ends failed, with its output truncated.';
+comment on function ordinaut._settle_carefully(
+  uuid, uuid[], text[], text[], text[], bigint[], timestamptz
+) is
+  'As _settle, unit by unit: one whose result cannot be stored ends failed, with its output '
+  'truncated.';
 
 create or replace function ordinaut.exchange(
   p_worker_id uuid,
@@ -205,8 +208,19 @@ begin
 end
 $fn$;
 
-comment on function ordinaut.exchange(uuid, text, uuid, integer, uuid[], uuid[], text[], text[], text[], bigint[], timestamptz[], boolean, jsonb, boolean) is
-  'A registered worker settles units (parallel arrays: lease, unit, outcome, output and error as JSON text, microseconds run) and leases up to p_limit more under the id it chose, in one transaction. outcomes: success, failed, timed_out, cancelled, crashed, released, declined, snoozed. Rows by kind: work (leased under p_lease_id), lost (a lease that was taken back), already (settled before), cancel (wanted for a held unit), sweep (look below the floors; extra.at). Repeating a call with the same p_lease_id repeats its answer. p_careful settles unit by unit after a data error. p_idle declares that a NOTIFY on channel ordinaut would wake this worker. Errors: OR022 (not registered), invalid_parameter_value, 22xxx (send again with p_careful), 40001.';
+comment on function ordinaut.exchange(
+  uuid, text, uuid, integer, uuid[], uuid[], text[], text[], text[], bigint[], timestamptz[],
+  boolean, jsonb, boolean
+) is
+  'A registered worker settles units (parallel arrays: lease, unit, outcome, output and error as '
+  'JSON text, microseconds run) and leases up to p_limit more under the id it chose, in one '
+  'transaction. outcomes: success, failed, timed_out, cancelled, crashed, released, declined, '
+  'snoozed. Rows by kind: work (leased under p_lease_id), lost (a lease that was taken back), '
+  'already (settled before), cancel (wanted for a held unit), sweep (look below the floors; '
+  'extra.at). Repeating a call with the same p_lease_id repeats its answer. p_careful settles '
+  'unit by unit after a data error. p_idle declares that a NOTIFY on channel ordinaut would wake '
+  'this worker. Errors: OR022 (not registered), invalid_parameter_value, 22xxx (send again with '
+  'p_careful), 40001.';
 
 create or replace function ordinaut._settle_part(
   p_lease_id  uuid,
@@ -249,7 +263,9 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._settle_part(uuid, uuid[], uuid[], text[], text[], text[], bigint[], timestamptz, boolean) is
+comment on function ordinaut._settle_part(
+  uuid, uuid[], uuid[], text[], text[], text[], bigint[], timestamptz, boolean
+) is
   'Settle those units of an exchange that belong to one lease.';
 
 create or replace function ordinaut._note(p_lease_id uuid, p_work_id uuid, p_event text, p_data jsonb)
@@ -270,7 +286,8 @@ end
 $fn$;
 
 comment on function ordinaut._note(uuid, uuid, text, jsonb) is
-  'Append a tool''s own line or progress to the journal; more than 64 kB is truncated. Errors: invalid_parameter_value.';
+  'Append a tool''s own line or progress to the journal; more than 64 kB is truncated. Errors: '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut.log_work(
   p_lease_id uuid,
@@ -301,4 +318,5 @@ end
 $fn$;
 
 comment on function ordinaut.log_work(uuid, uuid, text, jsonb) is
-  'Append a line (event log) or progress (event progress: {"percent": n, "note": s}) of a leased unit to the journal. Errors: OR001, invalid_parameter_value.';
+  'Append a line (event log) or progress (event progress: {"percent": n, "note": s}) of a leased '
+  'unit to the journal. Errors: OR001, invalid_parameter_value.';

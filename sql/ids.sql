@@ -61,4 +61,5 @@ as $fn$
   select to_timestamp(('x' || lpad(left(replace(p_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0);
 $fn$;
 
-comment on function ordinaut._v7_time(uuid) is 'The instant in a UUIDv7. Meaningless for other versions.';
+comment on function ordinaut._v7_time(uuid) is
+  'The instant in a UUIDv7. Meaningless for other versions.';

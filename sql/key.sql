@@ -19,7 +19,8 @@ as $fn$
   select pg_try_advisory_xact_lock(hashtextextended(p_key, 7146));
 $fn$;
 
-comment on function ordinaut._try_key(text) is 'Take the mutex of a key until commit, without waiting.';
+comment on function ordinaut._try_key(text) is
+  'Take the mutex of a key until commit, without waiting.';
 
 -- The mutex is held.  False: no slot, or others wait in line before it.
 create or replace function ordinaut._take_slot(p_item ordinaut.work_item)
@@ -132,7 +133,8 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._unpark(uuid[]) is 'Move parked units to due_work: the reason is gone.';
+comment on function ordinaut._unpark(uuid[]) is
+  'Move parked units to due_work: the reason is gone.';
 
 -- What a run held ends with it: its slot goes to the next in line, its idempotency key lives on
 -- for as long as its caller asked.
@@ -169,7 +171,8 @@ end
 $fn$;
 
 comment on function ordinaut._end_holds(ordinaut.work_item) is
-  'End the holds of a run that ends. Never waits long: a slot it cannot release is left to _sweep_holds.';
+  'End the holds of a run that ends. Never waits long: a slot it cannot release is left to '
+  '_sweep_holds.';
 
 create or replace function ordinaut._ended_holds()
 returns setof ordinaut.hold

@@ -110,8 +110,11 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._lease(uuid, uuid, text, text, integer, timestamptz, timestamptz[], timestamptz) is
-  'Move up to p_limit due units of a queue into a new lease and return them; null when there are none.';
+comment on function ordinaut._lease(
+  uuid, uuid, text, text, integer, timestamptz, timestamptz[], timestamptz
+) is
+  'Move up to p_limit due units of a queue into a new lease and return them; null when there are '
+  'none.';
 
 -- Serialises the leases of a limited queue on its row, for the rest of their transactions.
 create or replace function ordinaut._room_to_run(p_queue text)
@@ -295,7 +298,8 @@ as $fn$
     (select b.body from ordinaut.payload as b where b.run_id = p_item.run_id));
 $fn$;
 
-comment on function ordinaut._body(ordinaut.work_item) is 'The payload of a unit, wherever it is kept.';
+comment on function ordinaut._body(ordinaut.work_item) is
+  'The payload of a unit, wherever it is kept.';
 
 create or replace function ordinaut.lease_work(
   p_worker   text,
@@ -350,4 +354,8 @@ end
 $fn$;
 
 comment on function ordinaut.lease_work(text, text, integer, interval, uuid, timestamptz[]) is
-  'Borrow up to p_limit due units of a queue for p_for, as an ad-hoc lessee named p_worker; heartbeat(lease_id) extends the lease, and at its end reap() takes back what is not settled. Returns no rows when nothing is due or others hold it (why() tells). p_floors[1..9]: a hint, per priority, below which run_at need not be looked at. Registered workers use exchange(). Errors: invalid_parameter_value.';
+  'Borrow up to p_limit due units of a queue for p_for, as an ad-hoc lessee named p_worker; '
+  'heartbeat(lease_id) extends the lease, and at its end reap() takes back what is not settled. '
+  'Returns no rows when nothing is due or others hold it (why() tells). p_floors[1..9]: a hint, '
+  'per priority, below which run_at need not be looked at. Registered workers use exchange(). '
+  'Errors: invalid_parameter_value.';

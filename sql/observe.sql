@@ -41,7 +41,8 @@ select
 from ordinaut.task_run as r;
 
 comment on view ordinaut.work is
-  'Every unit of work, wherever it is. status: pending, parked (reason), running (locked_by, locked_until), completed, failed, cancelled.';
+  'Every unit of work, wherever it is. status: pending, parked (reason), running (locked_by, '
+  'locked_until), completed, failed, cancelled.';
 
 create or replace view ordinaut.run as
 with place as (
@@ -94,7 +95,8 @@ from place as p
 left join ordinaut.task as t on t.task_id = p.task_id;
 
 comment on view ordinaut.run is
-  'Every run, live or finished. state: pending, waiting (parked, with the reason), running, success, failed, cancelled, timed_out, abandoned.';
+  'Every run, live or finished. state: pending, waiting (parked, with the reason), running, '
+  'success, failed, cancelled, timed_out, abandoned.';
 
 create or replace view ordinaut.task_status as
 select
@@ -159,7 +161,8 @@ left join (
 order by w.started_at;
 
 comment on view ordinaut.worker_status is
-  'Registered workers: alive, or silent for more than their ttl (the next reap takes their work back).';
+  'Registered workers: alive, or silent for more than their ttl (the next reap takes their work '
+  'back).';
 
 create or replace view ordinaut.late as
 select 'work' as what, w.work_id as id, w.queue, w.tool, w.run_at as due_at, ordinaut.now() - w.run_at as late_by
@@ -172,7 +175,8 @@ join ordinaut.task as t on t.task_id = s.task_id
 where s.next_run < ordinaut.now() - interval '10 s' and t.status = 'active';
 
 comment on view ordinaut.late is
-  'Work that is due for more than 10 s and not leased, and tasks whose occurrence no tick has fired. why(id) says why.';
+  'Work that is due for more than 10 s and not leased, and tasks whose occurrence no tick has '
+  'fired. why(id) says why.';
 
 create or replace view ordinaut.failing as
 select
@@ -190,4 +194,5 @@ having count(*) filter (where r.state in ('failed', 'timed_out', 'abandoned')) >
 order by failed desc;
 
 comment on view ordinaut.failing is
-  'Tasks and tools with failed, timed out or abandoned runs among those of the last day, and the last error.';
+  'Tasks and tools with failed, timed out or abandoned runs among those of the last day, and the '
+  'last error.';

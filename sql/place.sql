@@ -13,7 +13,8 @@ as $fn$
   select i.* from unnest(p_items) as i;
 $fn$;
 
-comment on function ordinaut._put_due(ordinaut.work_item[]) is 'Place units in due_work, as they are.';
+comment on function ordinaut._put_due(ordinaut.work_item[]) is
+  'Place units in due_work, as they are.';
 
 -- The one list of columns that turns a parked row into a unit again.
 create or replace function ordinaut._item(p_parked ordinaut.parked)
@@ -39,7 +40,8 @@ as $fn$
   select (p_item).*, p_reason, ordinaut.now();
 $fn$;
 
-comment on function ordinaut._park(ordinaut.work_item, text) is 'Place a unit in parked, with the reason.';
+comment on function ordinaut._park(ordinaut.work_item, text) is
+  'Place a unit in parked, with the reason.';
 
 -- Released and reaped work keeps its place in line, which lies below the floor of the workers of
 -- its queue: they find it by the sweep that is asked for here.  At most one request a second.
@@ -55,7 +57,8 @@ as $fn$
   where coalesce(q.sweep_requested_at, '-infinity') < excluded.sweep_requested_at - interval '1 s';
 $fn$;
 
-comment on function ordinaut._ask_sweep(text) is 'Ask the workers of a queue to look below their floors.';
+comment on function ordinaut._ask_sweep(text) is
+  'Ask the workers of a queue to look below their floors.';
 
 create or replace function ordinaut._finish(
   p_item ordinaut.work_item,
@@ -85,5 +88,7 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._finish(ordinaut.work_item, text, jsonb, jsonb, uuid, uuid, timestamptz) is
+comment on function ordinaut._finish(
+  ordinaut.work_item, text, jsonb, jsonb, uuid, uuid, timestamptz
+) is
   'Place a unit in task_run: its run has ended in this state. Its key goes to the next in line.';

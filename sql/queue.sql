@@ -24,7 +24,8 @@ end
 $fn$;
 
 comment on function ordinaut.pause_queue(text, text) is
-  'Lease nothing more from a queue; what is leased goes on. Pausing twice is fine. Errors: invalid_parameter_value.';
+  'Lease nothing more from a queue; what is leased goes on. Pausing twice is fine. Errors: '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut.resume_queue(p_queue text, p_note text default null)
 returns void
@@ -51,7 +52,8 @@ end
 $fn$;
 
 comment on function ordinaut.resume_queue(text, text) is
-  'Lease from a paused queue again. Resuming one that is not paused does nothing. Errors: invalid_parameter_value.';
+  'Lease from a paused queue again. Resuming one that is not paused does nothing. Errors: '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut.set_queue(
   p_queue        text,
@@ -90,7 +92,9 @@ end
 $fn$;
 
 comment on function ordinaut.set_queue(text, integer, integer, interval) is
-  'Set all limits of a queue at once; null: none. p_max_running bounds what is leased at once, p_max_pending what may wait, p_ageing raises the priority of what waits longer by one. Errors: invalid_parameter_value.';
+  'Set all limits of a queue at once; null: none. p_max_running bounds what is leased at once, '
+  'p_max_pending what may wait, p_ageing raises the priority of what waits longer by one. '
+  'Errors: invalid_parameter_value.';
 
 -- Waiting work climbs one priority per p_ageing, so that a stream of urgent work cannot starve
 -- it.  It keeps its place in line, which lies below the floors: hence the sweep.
@@ -144,4 +148,5 @@ end
 $fn$;
 
 comment on function ordinaut._age_queues(integer) is
-  'Raise by one the priority of work that waited longer than its queue''s ageing. Returns units moved.';
+  'Raise by one the priority of work that waited longer than its queue''s ageing. Returns units '
+  'moved.';

@@ -17,7 +17,8 @@ as $fn$
     || left(pg_walfile_name(pg_current_wal_lsn()), 8);
 $fn$;
 
-comment on function ordinaut._server_run() is 'What names this run of the server: start time and timeline.';
+comment on function ordinaut._server_run() is
+  'What names this run of the server: start time and timeline.';
 
 /* Remember the server run and the highest clock.  A clock that stepped back strands what was
    stamped "now" before the step: that is made due again, and nobody lives on by a future date. */
@@ -32,6 +33,11 @@ declare
 begin
   select e.* into v_epoch from ordinaut.server_epoch as e for update skip locked;
   if not found then
+    -- Locked: another reaper notes it just now.  An insert would wait for all that it does.
+    select e.* into v_epoch from ordinaut.server_epoch as e;
+    if found then
+      return case when v_epoch.server_run = v_run then v_epoch.seen_since else p_now end;
+    end if;
     insert into ordinaut.server_epoch (only_row, server_run, seen_since, clock_high)
     values (true, v_run, p_now - interval '1 day', p_now)
     on conflict on constraint server_epoch_pk do nothing;
@@ -95,7 +101,8 @@ end
 $fn$;
 
 comment on function ordinaut._step_back(timestamptz, timestamptz) is
-  'Repair after the server''s clock stepped back: work stamped in what is now the future becomes due.';
+  'Repair after the server''s clock stepped back: work stamped in what is now the future becomes '
+  'due.';
 
 create or replace function ordinaut.reap(p_limit integer default 1000)
 returns bigint
@@ -152,4 +159,7 @@ end
 $fn$;
 
 comment on function ordinaut.reap(integer) is
-  'Take back the work of dead workers and of ad-hoc leases that ran out, at least p_limit units if there are so many, each charged a crash; work that crashed three times, the last time leased alone, is abandoned. Also repairs what a lost race left behind. Any number may call it at once. Returns the units taken back. Errors: invalid_parameter_value.';
+  'Take back the work of dead workers and of ad-hoc leases that ran out, at least p_limit units '
+  'if there are so many, each charged a crash; work that crashed three times, the last time '
+  'leased alone, is abandoned. Also repairs what a lost race left behind. Any number may call it '
+  'at once. Returns the units taken back. Errors: invalid_parameter_value.';

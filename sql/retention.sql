@@ -15,7 +15,8 @@ as $fn$
   select to_timestamp(floor(extract(epoch from p_at) / 604800) * 604800);
 $fn$;
 
-comment on function ordinaut._week(timestamptz) is 'The start of the partition that an instant falls into.';
+comment on function ordinaut._week(timestamptz) is
+  'The start of the partition that an instant falls into.';
 
 create or replace function ordinaut._partition_bound(p_table text, p_at timestamptz)
 returns text
@@ -169,4 +170,6 @@ end
 $fn$;
 
 comment on function ordinaut.prune(interval) is
-  'Keep house: make the coming partitions, drop those whose every row is older than p_keep (at least a day), and forget idempotency keys that ran out. A drop that would wait for others is left to the next call. Returns what was done. Errors: invalid_parameter_value.';
+  'Keep house: make the coming partitions, drop those whose every row is older than p_keep (at '
+  'least a day), and forget idempotency keys that ran out. A drop that would wait for others is '
+  'left to the next call. Returns what was done. Errors: invalid_parameter_value.';

@@ -12,7 +12,8 @@ as $fn$
   select r.* from ordinaut.run as r where r.run_id = p_run_id;
 $fn$;
 
-comment on function ordinaut.get_run(uuid) is 'One run, live or finished, as a row of ordinaut.run; no row when there is none.';
+comment on function ordinaut.get_run(uuid) is
+  'One run, live or finished, as a row of ordinaut.run; no row when there is none.';
 
 create or replace function ordinaut.list_runs(
   p_task  text        default null,
@@ -96,7 +97,8 @@ end
 $fn$;
 
 comment on function ordinaut.list_runs(text, text, text, text, timestamptz, integer) is
-  'The newest runs, by task, queue, state, tool or since when they were enqueued. Errors: OR020 (no such task), invalid_parameter_value.';
+  'The newest runs, by task, queue, state, tool or since when they were enqueued. Errors: OR020 '
+  '(no such task), invalid_parameter_value.';
 
 create or replace function ordinaut.find_run(p_tail text)
 returns setof uuid
@@ -135,7 +137,8 @@ end
 $fn$;
 
 comment on function ordinaut.find_run(text) is
-  'The runs whose id ends so, newest first, ten at most: one row means that the tail is unique. Errors: invalid_parameter_value.';
+  'The runs whose id ends so, newest first, ten at most: one row means that the tail is unique. '
+  'Errors: invalid_parameter_value.';
 
 create or replace function ordinaut.run_history(p_run_id uuid)
 returns table (
@@ -185,4 +188,6 @@ as $fn$
 $fn$;
 
 comment on function ordinaut.run_history(uuid) is
-  'Every transition of a run in order: enqueued, each attempt that did not succeed, what its tool logged, what operators did, started (the last attempt) and finished. No rows when there is no such run.';
+  'Every transition of a run in order: enqueued, each attempt that did not succeed, what its '
+  'tool logged, what operators did, started (the last attempt) and finished. No rows when there '
+  'is no such run.';

@@ -55,7 +55,8 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._refuse_rewrite() is 'Refuse update, delete and truncate of the journal (OR010).';
+comment on function ordinaut._refuse_rewrite() is
+  'Refuse update, delete and truncate of the journal (OR010).';
 
 create or replace trigger run_log_append_only
   before update or delete on ordinaut.run_log

@@ -66,7 +66,8 @@ end
 $fn$;
 
 comment on function ordinaut._local_instant(timestamp, text) is
-  'Wall time in a zone as an instant: the first of two in a repeated hour, the end of the gap in a skipped one.';
+  'Wall time in a zone as an instant: the first of two in a repeated hour, the end of the gap in '
+  'a skipped one.';
 
 create or replace function ordinaut._once_at(p_expr text, p_timezone text)
 returns timestamptz
@@ -124,7 +125,8 @@ end
 $fn$;
 
 comment on function ordinaut._every(text) is
-  'The duration of an interval schedule, days counted as 24 hours. Errors: invalid_parameter_value.';
+  'The duration of an interval schedule, days counted as 24 hours. Errors: '
+  'invalid_parameter_value.';
 
 -- The first occurrence after an instant; null when there is none.
 create or replace function ordinaut._next_occurrence(p_task ordinaut.task, p_after timestamptz)
@@ -158,4 +160,5 @@ end
 $fn$;
 
 comment on function ordinaut._next_occurrence(ordinaut.task, timestamptz) is
-  'The first occurrence of a task''s schedule after an instant, up to its end_at; null when there is none.';
+  'The first occurrence of a task''s schedule after an instant, up to its end_at; null when '
+  'there is none.';

@@ -31,7 +31,8 @@ as $fn$
 $fn$;
 
 comment on function ordinaut._backoff(jsonb, integer) is
-  'How long to wait after the n-th failure: min(cap, base x factor^(n-1)), less up to jitter of it. Defaults: 1 s, cap 60 s, factor 2, jitter 0.1.';
+  'How long to wait after the n-th failure: min(cap, base x factor^(n-1)), less up to jitter of '
+  'it. Defaults: 1 s, cap 60 s, factor 2, jitter 0.1.';
 
 create or replace function ordinaut._started_at(
   p_leased_at timestamptz,
@@ -87,7 +88,8 @@ end
 $fn$;
 
 comment on function ordinaut._take_leased(uuid, uuid[]) is
-  'Mark units of a lease as settled and return them; null when the lease is gone. Errors: invalid_parameter_value for a unit that the lease never held.';
+  'Mark units of a lease as settled and return them; null when the lease is gone. Errors: '
+  'invalid_parameter_value for a unit that the lease never held.';
 
 create or replace function ordinaut._settled_before(p_lease_id uuid, p_work_id uuid)
 returns boolean
@@ -218,7 +220,8 @@ end
 $fn$;
 
 comment on function ordinaut._settle(uuid, uuid[], text[], text[], text[], bigint[], timestamptz) is
-  'Settle units of one lease. Returns rows only for what is not as expected: already, lost. Errors: invalid_parameter_value.';
+  'Settle units of one lease. Returns rows only for what is not as expected: already, lost. '
+  'Errors: invalid_parameter_value.';
 
 create or replace function ordinaut._settle_otherwise(
   p_lease      ordinaut.lease,
@@ -312,5 +315,8 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._settle_otherwise(ordinaut.lease, ordinaut.work_item, text, jsonb, timestamptz, timestamptz) is
-  'Settle one unit that did not succeed, journal it, and say what became of it. Errors: invalid_parameter_value.';
+comment on function ordinaut._settle_otherwise(
+  ordinaut.lease, ordinaut.work_item, text, jsonb, timestamptz, timestamptz
+) is
+  'Settle one unit that did not succeed, journal it, and say what became of it. Errors: '
+  'invalid_parameter_value.';

@@ -69,7 +69,8 @@ end
 $fn$;
 
 comment on function ordinaut._settle_alone(uuid, uuid, text, jsonb, jsonb) is
-  'Settle one unit, or all that a lease still holds, and raise when the lease is lost. Errors: OR001, invalid_parameter_value, program_limit_exceeded.';
+  'Settle one unit, or all that a lease still holds, and raise when the lease is lost. Errors: '
+  'OR001, invalid_parameter_value, program_limit_exceeded.';
 
 create or replace function ordinaut.complete_work(
   p_lease_id uuid,
@@ -87,7 +88,10 @@ as $fn$
 $fn$;
 
 comment on function ordinaut.complete_work(uuid, uuid, jsonb) is
-  'Settle a leased unit (null: all that the lease still holds) as success, with its output. outcome: success, or already when this lease settled it before. Accepted, late or not, until the lease is taken back. Errors: OR001 (stop: the lease is lost), invalid_parameter_value, program_limit_exceeded.';
+  'Settle a leased unit (null: all that the lease still holds) as success, with its output. '
+  'outcome: success, or already when this lease settled it before. Accepted, late or not, until '
+  'the lease is taken back. Errors: OR001 (stop: the lease is lost), invalid_parameter_value, '
+  'program_limit_exceeded.';
 
 create or replace function ordinaut.fail_work(
   p_lease_id    uuid,
@@ -112,7 +116,10 @@ as $fn$
 $fn$;
 
 comment on function ordinaut.fail_work(uuid, uuid, text, boolean, interval, jsonb) is
-  'Settle a leased unit (null: all that the lease still holds) as failed. outcome: retry (it runs again after p_retry_after or its backoff), failed (not retryable, or attempts exhausted), cancelled (a cancel was requested), already. Errors: OR001, invalid_parameter_value.';
+  'Settle a leased unit (null: all that the lease still holds) as failed. outcome: retry (it '
+  'runs again after p_retry_after or its backoff), failed (not retryable, or attempts '
+  'exhausted), cancelled (a cancel was requested), already. Errors: OR001, '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut.release_work(
   p_lease_id uuid,
@@ -131,7 +138,8 @@ as $fn$
 $fn$;
 
 comment on function ordinaut.release_work(uuid, uuid, text) is
-  'Give a leased unit (null: all that the lease still holds) back at its place in line, uncharged. outcome: released, cancelled, already. Errors: OR001, invalid_parameter_value.';
+  'Give a leased unit (null: all that the lease still holds) back at its place in line, '
+  'uncharged. outcome: released, cancelled, already. Errors: OR001, invalid_parameter_value.';
 
 create or replace function ordinaut.snooze_work(
   p_lease_id uuid,
@@ -155,7 +163,9 @@ end
 $fn$;
 
 comment on function ordinaut.snooze_work(uuid, uuid, interval, text) is
-  'Give a leased unit (null: all that the lease still holds) back, to be leased again after p_for, uncharged. outcome: snoozed, cancelled, already. Errors: OR001, invalid_parameter_value.';
+  'Give a leased unit (null: all that the lease still holds) back, to be leased again after '
+  'p_for, uncharged. outcome: snoozed, cancelled, already. Errors: OR001, '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut.assert_lease(p_lease_id uuid, p_work_id uuid)
 returns void
@@ -189,4 +199,6 @@ end
 $fn$;
 
 comment on function ordinaut.assert_lease(uuid, uuid) is
-  'Hold the lease of a unit for the rest of the caller''s transaction: nobody can take it back before that ends. With complete_work() as the last statement, writes and completion commit together. Errors: OR001, OR002.';
+  'Hold the lease of a unit for the rest of the caller''s transaction: nobody can take it back '
+  'before that ends. With complete_work() as the last statement, writes and completion commit '
+  'together. Errors: OR001, OR002.';

@@ -52,7 +52,8 @@ as $fn$
   select replace(initcap(replace(p_state, '_', ' ')), ' ', '');
 $fn$;
 
-comment on function ordinaut._state_word(text) is 'A state as people write it: timed_out is TimedOut.';
+comment on function ordinaut._state_word(text) is
+  'A state as people write it: timed_out is TimedOut.';
 
 create or replace function ordinaut._guard_state()
 returns trigger

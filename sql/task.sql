@@ -181,8 +181,18 @@ begin
 end
 $fn$;
 
-comment on function ordinaut.create_task(text, text, jsonb, text, text, text, timestamptz, timestamptz, text, text, text, integer, text, integer, integer, jsonb, interval, text, interval, boolean) is
-  'Define a task and return its id. p_schedule_kind: manual (run_now() only), interval (p_schedule_expr a duration, counted from p_start_at or now, elapsed time), once (an ISO timestamp; without offset it is wall time in p_timezone; past by up to p_grace it runs at once, older is refused unless p_allow_past). p_key, p_key_limit: at most so many of its runs live at once. p_retry: {"base": "1 s", "cap": "60 s", "factor": 2, "jitter": 0.1, "strategy": "exponential"}. p_catchup: which occurrences fire that came while no scheduler ran: all, latest, none (but those within p_grace). Errors: OR030 (name taken), invalid_parameter_value, program_limit_exceeded.';
+comment on function ordinaut.create_task(
+  text, text, jsonb, text, text, text, timestamptz, timestamptz, text, text, text, integer, text,
+  integer, integer, jsonb, interval, text, interval, boolean
+) is
+  'Define a task and return its id. p_schedule_kind: manual (run_now() only), interval '
+  '(p_schedule_expr a duration, counted from p_start_at or now, elapsed time), once (an ISO '
+  'timestamp; without offset it is wall time in p_timezone; past by up to p_grace it runs at '
+  'once, older is refused unless p_allow_past). p_key, p_key_limit: at most so many of its runs '
+  'live at once. p_retry: {"base": "1 s", "cap": "60 s", "factor": 2, "jitter": 0.1, "strategy": '
+  '"exponential"}. p_catchup: which occurrences fire that came while no scheduler ran: all, '
+  'latest, none (but those within p_grace). Errors: OR030 (name taken), invalid_parameter_value, '
+  'program_limit_exceeded.';
 
 create or replace function ordinaut.update_task(p_task text, p_patch jsonb)
 returns integer
@@ -295,4 +305,7 @@ end
 $fn$;
 
 comment on function ordinaut.update_task(text, jsonb) is
-  'Change fields of a task, named as the arguments of create_task() without p_, and return its revision. A new schedule is planned at once and the old one never fires again; an empty patch, or one that changes nothing, changes nothing. Runs that exist keep what they started with. Errors: OR020, OR030 (name taken), OR031 (cancelled), invalid_parameter_value.';
+  'Change fields of a task, named as the arguments of create_task() without p_, and return its '
+  'revision. A new schedule is planned at once and the old one never fires again; an empty '
+  'patch, or one that changes nothing, changes nothing. Runs that exist keep what they started '
+  'with. Errors: OR020, OR030 (name taken), OR031 (cancelled), invalid_parameter_value.';

@@ -49,7 +49,8 @@ as $fn$
 $fn$;
 
 comment on function ordinaut.pause_task(text, text) is
-  'Fire a task no more until resume_task(); runs that exist go on. Pausing twice is fine. Errors: OR020, OR010 (it is completed or cancelled).';
+  'Fire a task no more until resume_task(); runs that exist go on. Pausing twice is fine. '
+  'Errors: OR020, OR010 (it is completed or cancelled).';
 
 create or replace function ordinaut.resume_task(p_task text, p_note text default null)
 returns text
@@ -74,7 +75,8 @@ end
 $fn$;
 
 comment on function ordinaut.resume_task(text, text) is
-  'Fire a paused task again, from its next occurrence after now: what passed meanwhile does not come in a burst. Errors: OR020, OR010 (cancelled), OR031 (completed or invalid).';
+  'Fire a paused task again, from its next occurrence after now: what passed meanwhile does not '
+  'come in a burst. Errors: OR020, OR010 (cancelled), OR031 (completed or invalid).';
 
 create or replace function ordinaut.cancel_task(p_task text, p_note text default null)
 returns text
@@ -109,7 +111,8 @@ end
 $fn$;
 
 comment on function ordinaut.cancel_task(text, text) is
-  'End a task for good: it never fires again, its waiting runs are cancelled, its running ones are asked to stop. Errors: OR020.';
+  'End a task for good: it never fires again, its waiting runs are cancelled, its running ones '
+  'are asked to stop. Errors: OR020.';
 
 create or replace function ordinaut.snooze_task(p_task text, p_for interval, p_note text default null)
 returns timestamptz
@@ -146,7 +149,9 @@ end
 $fn$;
 
 comment on function ordinaut.snooze_task(text, interval, text) is
-  'Skip what a task''s schedule holds for the next p_for (1 s to 7 days) from its next run, and return the run after it; a once is moved by p_for. Runs that exist are untouched. Errors: OR020, OR031 (nothing to snooze), invalid_parameter_value.';
+  'Skip what a task''s schedule holds for the next p_for (1 s to 7 days) from its next run, and '
+  'return the run after it; a once is moved by p_for. Runs that exist are untouched. Errors: '
+  'OR020, OR031 (nothing to snooze), invalid_parameter_value.';
 
 create or replace function ordinaut.list_tasks(
   p_namespace text    default null,
@@ -182,7 +187,8 @@ as $fn$
   select t.* from ordinaut.task_status as t where t.task_id = ordinaut._task_id(p_task);
 $fn$;
 
-comment on function ordinaut.get_task(text) is 'One task, as a row of ordinaut.task_status. Errors: OR020.';
+comment on function ordinaut.get_task(text) is
+  'One task, as a row of ordinaut.task_status. Errors: OR020.';
 
 create or replace function ordinaut.run_now(
   p_task            text,
@@ -218,7 +224,9 @@ end
 $fn$;
 
 comment on function ordinaut.run_now(text, jsonb, text) is
-  'Run an active task at once, beside its schedule; p_payload replaces its own. outcome: new, or existing (p_idempotency_key is known: that run). Errors: OR020, OR031 (not active), invalid_parameter_value.';
+  'Run an active task at once, beside its schedule; p_payload replaces its own. outcome: new, or '
+  'existing (p_idempotency_key is known: that run). Errors: OR020, OR031 (not active), '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut._enqueue_task(p_task ordinaut.task, p_payload jsonb, p_idempotency_key text)
 returns table (run_id uuid, outcome text)

@@ -152,7 +152,8 @@ end
 $fn$;
 
 comment on function ordinaut._fire(uuid[], timestamptz) is
-  'Decide the due occurrences of these tasks, whose schedule rows the caller has locked, and advance them.';
+  'Decide the due occurrences of these tasks, whose schedule rows the caller has locked, and '
+  'advance them.';
 
 create or replace function ordinaut.tick(
   p_limit integer     default 1000,
@@ -235,4 +236,9 @@ end
 $fn$;
 
 comment on function ordinaut.tick(integer, timestamptz) is
-  'Fire what is due: at most p_limit tasks, each with its occurrences up to now, by its catchup policy. Returns how many occurrences fired, how many were recorded as missed, and when the next is due (past: call again). Any number may call it at once; nothing fires twice. p_floor: a hint, the floor that the last call returned, below which next_run need not be looked at (under a held snapshot every firing leaves a dead index entry there); leave it out now and then, a task may be planned in the past. Errors: invalid_parameter_value.';
+  'Fire what is due: at most p_limit tasks, each with its occurrences up to now, by its catchup '
+  'policy. Returns how many occurrences fired, how many were recorded as missed, and when the '
+  'next is due (past: call again). Any number may call it at once; nothing fires twice. p_floor: '
+  'a hint, the floor that the last call returned, below which next_run need not be looked at '
+  '(under a held snapshot every firing leaves a dead index entry there); leave it out now and '
+  'then, a task may be planned in the past. Errors: invalid_parameter_value.';

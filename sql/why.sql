@@ -142,7 +142,8 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._why_run(uuid) is 'Every reason why a run has not run; no rows when only its turn is missing.';
+comment on function ordinaut._why_run(uuid) is
+  'Every reason why a run has not run; no rows when only its turn is missing.';
 
 create or replace function ordinaut._why_task(p_task_id uuid)
 returns table (reason text, detail text, since timestamptz, until timestamptz, subject text)
@@ -233,4 +234,5 @@ end
 $fn$;
 
 comment on function ordinaut.why(text) is
-  'Every reason why a task or run (its id, a unique end of it, or a task''s name) has not run, since and until when, and what it hangs on; one row ready if there is none. Errors: OR020.';
+  'Every reason why a task or run (its id, a unique end of it, or a task''s name) has not run, '
+  'since and until when, and what it hangs on; one row ready if there is none. Errors: OR020.';

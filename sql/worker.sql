@@ -37,7 +37,8 @@ as $fn$
   );
 $fn$;
 
-comment on function ordinaut._has_tool(text, text) is 'Whether a live worker of this queue has this tool.';
+comment on function ordinaut._has_tool(text, text) is
+  'Whether a live worker of this queue has this tool.';
 
 create or replace function ordinaut.register_worker(
   p_worker_id   uuid,
@@ -91,8 +92,12 @@ begin
 end
 $fn$;
 
-comment on function ordinaut.register_worker(uuid, text[], text[], text, text, integer, interval, integer) is
-  'Announce a worker process under an id of its own (new at each start). It is alive while heartbeat() comes within p_ttl. Work that waited for its tools becomes due. Registering the same id again renews it. Errors: OR090 (versions differ), invalid_parameter_value.';
+comment on function ordinaut.register_worker(
+  uuid, text[], text[], text, text, integer, interval, integer
+) is
+  'Announce a worker process under an id of its own (new at each start). It is alive while '
+  'heartbeat() comes within p_ttl. Work that waited for its tools becomes due. Registering the '
+  'same id again renews it. Errors: OR090 (versions differ), invalid_parameter_value.';
 
 create or replace function ordinaut._unpark_tools()
 returns void
@@ -122,7 +127,8 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._unpark_tools() is 'Make due what waited for a tool that a live worker has now.';
+comment on function ordinaut._unpark_tools() is
+  'Make due what waited for a tool that a live worker has now.';
 
 /* Take a lease apart that its lessee will not settle.  The caller has locked its row. */
 create or replace function ordinaut._dissolve(p_lease ordinaut.lease, p_charged boolean, p_why text)
@@ -131,19 +137,24 @@ language plpgsql
 volatile
 as $fn$
 declare
+  v_nobody ordinaut.lease := p_lease;
   v_item ordinaut.work_item;
   v_n bigint := 0;
 begin
   delete from ordinaut.lease as l where l.lease_id = p_lease.lease_id;
+  -- History must not say that this lease settled these units: a zombie that tries would be told
+  -- `already`, and commit.
+  v_nobody.lease_id := null;
   for v_item in
     select u.*
     from unnest(p_lease.work) as u
     where u.work_id <> all (p_lease.settled)
     order by u.key, u.work_id
   loop
-    perform ordinaut._settle_otherwise(p_lease, v_item,
+    perform ordinaut._settle_otherwise(v_nobody, v_item,
       case when p_charged then 'crashed' else 'released' end,
-      jsonb_build_object('message', p_why), p_lease.leased_at, ordinaut.now());
+      jsonb_build_object('message', p_why, 'taken_from', p_lease.lease_id),
+      p_lease.leased_at, ordinaut.now());
     v_n := v_n + 1;
   end loop;
   return v_n;
@@ -151,7 +162,8 @@ end
 $fn$;
 
 comment on function ordinaut._dissolve(ordinaut.lease, boolean, text) is
-  'Give back the units of a lease, charged as a crash or not, and say why in the journal. Returns how many.';
+  'Give back the units of a lease, charged as a crash or not, and say why in the journal. '
+  'Returns how many.';
 
 create or replace function ordinaut._dissolve_where(
   p_worker_id uuid,
@@ -205,7 +217,9 @@ end
 $fn$;
 
 comment on function ordinaut.deregister_worker(uuid, text) is
-  'Take a worker off. stopped: what it holds goes back uncharged; dead: its leases are reaped at once, and each unit is charged a crash. Returns the units given back. An unknown worker gives 0. Errors: invalid_parameter_value.';
+  'Take a worker off. stopped: what it holds goes back uncharged; dead: its leases are reaped at '
+  'once, and each unit is charged a crash. Returns the units given back. An unknown worker gives '
+  '0. Errors: invalid_parameter_value.';
 
 create or replace function ordinaut.heartbeat(
   p_id        uuid,
@@ -279,4 +293,8 @@ end
 $fn$;
 
 comment on function ordinaut.heartbeat(uuid, interval, uuid[]) is
-  'A worker (p_id: its id) says that it lives, and which leases it knows: those of its leases that it does not know go back uncharged. Rows: lost (a lease it knows that is gone), cancel (wanted for a unit it holds), sweep. An ad-hoc lessee (p_id: its lease id) extends the lease to now + p_for. Errors: OR001 (no such lease), OR022 (no such worker), invalid_parameter_value.';
+  'A worker (p_id: its id) says that it lives, and which leases it knows: those of its leases '
+  'that it does not know go back uncharged. Rows: lost (a lease it knows that is gone), cancel '
+  '(wanted for a unit it holds), sweep. An ad-hoc lessee (p_id: its lease id) extends the lease '
+  'to now + p_for. Errors: OR001 (no such lease), OR022 (no such worker), '
+  'invalid_parameter_value.';
