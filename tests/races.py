@@ -18,12 +18,16 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.rows import namedtuple_row
 
 import ordinaut.errors  # noqa: F401  psycopg raises our classes once they are declared
+
+# The folder beside this file is our package: pytest would else import it in our place.
+__path__ = [str(Path(__file__).with_suffix(""))]
 
 PATIENCE = 10.0  # seconds until a test calls a statement stuck; the machine may be busy
 
