@@ -30,7 +30,9 @@ begin
     cross join unnest(l.work) as u
     where u.run_id = p_run_id and u.work_id <> all (l.settled)
     union all
-    select 'done' from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is not null
+    select 'done'
+    from ordinaut.task_run as r
+    where r.run_id = p_run_id and r.finished_at is not null
   ) as p;
   if v_where is null then
     raise exception using
@@ -56,7 +58,8 @@ begin
     return 'cancelled';
   end if;
 
-  perform ordinaut._journal('cancel_requested', p_run_id, p_detail => jsonb_build_object('note', p_note));
+  perform ordinaut._journal('cancel_requested', p_run_id,
+    p_detail => jsonb_build_object('note', p_note));
   perform pg_notify('ordinaut', '');
   return 'requested';
 end
@@ -105,7 +108,8 @@ begin
       raise exception using
         errcode = 'OR031',
         message = format('run %s has not failed', p_run_id),
-        hint = 'Only a run that failed, timed out, was cancelled or abandoned can be retried; run_now() starts a task anew.';
+        hint = 'Only a run that failed, timed out, was cancelled or abandoned can be retried; '
+          'run_now() starts a task anew.';
     end if;
   else
     if p_task is null and p_queue is null and p_tool is null and p_since is null then
@@ -113,7 +117,8 @@ begin
         'Name p_run_id, or one of p_task, p_queue, p_tool, p_since.');
     end if;
     if p_state not in ('failed', 'cancelled', 'timed_out', 'abandoned') or p_state is null then
-      perform ordinaut._refuse(format('state %L must be failed, cancelled, timed_out or abandoned', p_state));
+      perform ordinaut._refuse(
+        format('state %L must be failed, cancelled, timed_out or abandoned', p_state));
     end if;
     if p_task is not null then
       v_task_id := ordinaut._task_id(p_task);
@@ -155,7 +160,9 @@ begin
       v_now, 0, 0, 0, v_run.max_attempts, v_run.timeout, v_run.tool, v_run.key, v_run.key_limit,
       'retry:' || v_run.run_id, v_run.retry, v_run.run_id, v_run.payload);
     insert into ordinaut.payload (run_id, body)
-    select v_id, b.body from ordinaut.payload as b where b.run_id = v_run.run_id and v_run.payload is null;
+    select v_id, b.body
+    from ordinaut.payload as b
+    where b.run_id = v_run.run_id and v_run.payload is null;
     perform ordinaut._journal('retried', v_run.run_id, v_run.task_id, v_run.queue,
       p_detail => jsonb_build_object('retried_as', v_id, 'note', p_note));
     perform ordinaut._notify_idle(v_run.queue);

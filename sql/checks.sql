@@ -47,7 +47,8 @@ begin
   if p_tool is null or p_tool !~ '^[A-Za-z][A-Za-z0-9_.:-]{0,199}$' then
     perform ordinaut._refuse(
       format('tool %L is not a tool name', left(p_tool, 80)),
-      'Letters, digits, _ . : - only, a letter first, at most 200: echo, python:package.module.function.');
+      'Letters, digits, _ . : - only, a letter first, at most 200: echo, '
+      'python:package.module.function.');
   end if;
 end
 $fn$;
@@ -92,7 +93,12 @@ $fn$;
 comment on function ordinaut._check_span(text, interval, interval, interval) is
   'Refuse a duration outside its bounds; null passes. Errors: invalid_parameter_value.';
 
-create or replace function ordinaut._check_count(p_what text, p_n integer, p_least integer, p_most integer)
+create or replace function ordinaut._check_count(
+  p_what  text,
+  p_n     integer,
+  p_least integer,
+  p_most  integer
+)
 returns void
 language plpgsql
 immutable
@@ -115,7 +121,8 @@ immutable
 as $fn$
 begin
   if p_key = '' or octet_length(p_key) > 500 then
-    perform ordinaut._refuse(format('%s must be 1 to 500 bytes, not %s', p_what, octet_length(p_key)));
+    perform ordinaut._refuse(
+      format('%s must be 1 to 500 bytes, not %s', p_what, octet_length(p_key)));
   end if;
 end
 $fn$;
@@ -158,7 +165,8 @@ begin
     return;
   end if;
   if jsonb_typeof(p_retry) <> 'object' then
-    perform ordinaut._refuse('retry must be an object', 'For example {"base": "1 s", "cap": "60 s"}.');
+    perform ordinaut._refuse('retry must be an object',
+      'For example {"base": "1 s", "cap": "60 s"}.');
   end if;
 
   for v_key, v_value in select e.key, e.value from jsonb_each_text(p_retry) as e loop
@@ -167,11 +175,17 @@ begin
         when 'base', 'cap' then
           perform ordinaut._check_span('retry.' || v_key, v_value::interval, '0 s', '30 days');
         when 'factor' then
-          if not v_value::numeric between 1 and 100 then raise numeric_value_out_of_range; end if;
+          if not v_value::numeric between 1 and 100 then
+            raise numeric_value_out_of_range;
+          end if;
         when 'jitter' then
-          if not v_value::numeric between 0 and 1 then raise numeric_value_out_of_range; end if;
+          if not v_value::numeric between 0 and 1 then
+            raise numeric_value_out_of_range;
+          end if;
         when 'strategy' then
-          if v_value not in ('exponential', 'linear', 'fixed') then raise numeric_value_out_of_range; end if;
+          if v_value not in ('exponential', 'linear', 'fixed') then
+            raise numeric_value_out_of_range;
+          end if;
         else
           raise numeric_value_out_of_range;
       end case;
@@ -179,7 +193,8 @@ begin
       when data_exception then
         perform ordinaut._refuse(
           format('retry.%s cannot be %L', v_key, v_value),
-          'base and cap are durations, factor 1 to 100, jitter 0 to 1, strategy exponential, linear or fixed.');
+          'base and cap are durations, factor 1 to 100, jitter 0 to 1, strategy exponential, '
+          'linear or fixed.');
     end;
   end loop;
 end

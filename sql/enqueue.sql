@@ -140,7 +140,8 @@ begin
 
   if p_idempotency_key is not null then
     perform ordinaut._check_key('idempotency_key', p_idempotency_key);
-    perform ordinaut._check_span('idempotent_for', coalesce(p_idempotent_for, '-1 s'), '0 s', '10 years');
+    perform ordinaut._check_span(
+      'idempotent_for', coalesce(p_idempotent_for, '-1 s'), '0 s', '10 years');
     v_holder := ordinaut._claim_once(p_idempotency_key, v_run_id, p_idempotent_for);
     if v_holder <> v_run_id then
       return query select v_holder, 'existing';
@@ -150,7 +151,8 @@ begin
 
   if p_run_id is not null then
     if substr(p_run_id::text, 15, 1) <> '7'
-      or ordinaut._v7_time(p_run_id) not between v_now - interval '1 day' and v_now + interval '1 day'
+      or ordinaut._v7_time(p_run_id)
+        not between v_now - interval '1 day' and v_now + interval '1 day'
     then
       perform ordinaut._refuse(
         format('run_id %s is not a UUIDv7 of within a day of now', p_run_id),
@@ -235,13 +237,15 @@ declare
   v_ord integer;
 begin
   if jsonb_typeof(p_items) is distinct from 'array' then
-    perform ordinaut._refuse('items must be an array of objects', 'For example [{"payload": {"n": 1}}].');
+    perform ordinaut._refuse('items must be an array of objects',
+      'For example [{"payload": {"n": 1}}].');
   end if;
   perform ordinaut._check_label('queue', p_queue);
   v_n := jsonb_array_length(p_items);
 
   if jsonb_path_exists(p_items, '$[*] ? (@.type() != "object")') then
-    perform ordinaut._refuse('items must be an array of objects', 'For example [{"payload": {"n": 1}}].');
+    perform ordinaut._refuse('items must be an array of objects',
+      'For example [{"payload": {"n": 1}}].');
   end if;
   select k.key into v_key
   from jsonb_array_elements(p_items) as e
@@ -278,7 +282,8 @@ begin
         retry jsonb, timeout text, run_id text, if_busy text)
     ) with ordinality as x (tool, payload, queue, priority, max_attempts, idempotency_key, run_at,
         delay, key, retry, timeout, run_id, if_busy, ord)
-    where num_nulls(x.idempotency_key, x.run_at, x.delay, x.key, x.retry, x.timeout, x.run_id, x.if_busy) = 8
+    where 8 = num_nulls(
+      x.idempotency_key, x.run_at, x.delay, x.key, x.retry, x.timeout, x.run_id, x.if_busy)
   ),
   fit as (
     select count(*) = v_n as ok

@@ -38,8 +38,8 @@ begin
         select s.* from ordinaut._settle(p_lease_id, p_work_ids[v_i:v_i], array['failed'],
           array[null::text], array[jsonb_build_object(
             'message', format('The result could not be stored: %s', sqlerrm),
-            'type', 'UnstorableResult', 'category', 'validation', 'code', 'E2002', 'retryable', false,
-            'outcome', p_outcomes[v_i], 'output_lost', true,
+            'type', 'UnstorableResult', 'category', 'validation', 'code', 'E2002',
+            'retryable', false, 'outcome', p_outcomes[v_i], 'output_lost', true,
             'preview', left(coalesce(p_outputs[v_i], p_errors[v_i]), 1000))::text],
           p_elapsed[v_i:v_i], p_now) as s;
       exception
@@ -135,10 +135,12 @@ begin
       return next;
     end loop;
   elsif v_n > 0 then
-    if (v_n, v_n, v_n, v_n, v_n) is distinct from (cardinality(p_lease_ids), cardinality(p_outcomes),
-      cardinality(p_outputs), cardinality(p_errors), cardinality(p_elapsed))
+    if (v_n, v_n, v_n, v_n, v_n) is distinct from (
+      cardinality(p_lease_ids), cardinality(p_outcomes), cardinality(p_outputs),
+      cardinality(p_errors), cardinality(p_elapsed))
     then
-      perform ordinaut._refuse(format('the arrays of exchange differ in length from its %s units', v_n));
+      perform ordinaut._refuse(
+        format('the arrays of exchange differ in length from its %s units', v_n));
     end if;
 
     if p_lease_ids[1] = all (p_lease_ids) and not p_careful then
@@ -154,8 +156,8 @@ begin
       for v_fact in
         select s.*
         from (select distinct u.id from unnest(p_lease_ids) as u (id) order by 1) as d
-        cross join lateral ordinaut._settle_part(d.id, p_lease_ids, p_work_ids, p_outcomes, p_outputs,
-          p_errors, p_elapsed, v_now, p_careful) as s
+        cross join lateral ordinaut._settle_part(d.id, p_lease_ids, p_work_ids, p_outcomes,
+          p_outputs, p_errors, p_elapsed, v_now, p_careful) as s
       loop
         kind := v_fact.kind; lease_id := v_fact.lease_id; work_id := v_fact.work_id;
         return next;
@@ -202,8 +204,8 @@ begin
   return query
   select 'work', p_lease_id, i.work_id, i.run_id, i.task_id, i.step, i.tool,
     case when i.payload is not null then i.payload else ordinaut._body(i) end,
-    i.attempt::integer, i.failures::integer, i.max_attempts::integer, i.timeout, i.priority::integer, i.run_at, i.scheduled_for, i.key,
-    null::jsonb
+    i.attempt::integer, i.failures::integer, i.max_attempts::integer, i.timeout,
+    i.priority::integer, i.run_at, i.scheduled_for, i.key, null::jsonb
   from unnest(v_work) as i;
 end
 $fn$;
@@ -268,14 +270,20 @@ comment on function ordinaut._settle_part(
 ) is
   'Settle those units of an exchange that belong to one lease.';
 
-create or replace function ordinaut._note(p_lease_id uuid, p_work_id uuid, p_event text, p_data jsonb)
+create or replace function ordinaut._note(
+  p_lease_id uuid,
+  p_work_id  uuid,
+  p_event    text,
+  p_data     jsonb
+)
 returns void
 language plpgsql
 volatile
 as $fn$
 begin
   if p_event not in ('log', 'progress') or p_event is null then
-    perform ordinaut._refuse(format('event %L of unit %s must be log or progress', p_event, p_work_id));
+    perform ordinaut._refuse(
+      format('event %L of unit %s must be log or progress', p_event, p_work_id));
   end if;
   perform ordinaut._journal(p_event, p_work_id, p_lease_id => p_lease_id, p_detail =>
     case

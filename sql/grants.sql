@@ -13,9 +13,13 @@ declare
   v_role text;
   v_grant record;
 begin
-  foreach v_role in array array['ordinaut_viewer', 'ordinaut_producer', 'ordinaut_worker', 'ordinaut_admin'] loop
+  foreach v_role in array
+    array['ordinaut_viewer', 'ordinaut_producer', 'ordinaut_worker', 'ordinaut_admin']
+  loop
     if not exists (select from pg_roles as r where r.rolname = v_role) then
-      if (select r.rolcreaterole or r.rolsuper from pg_roles as r where r.rolname = current_user) then
+      if (
+        select r.rolcreaterole or r.rolsuper from pg_roles as r where r.rolname = current_user
+      ) then
         begin
           execute format('create role %I nologin', v_role);
         exception
@@ -74,7 +78,9 @@ begin
         ('prune', '{worker,admin}'),
         ('ensure_partitions', '{worker,admin}')
       ) as g (name, roles) on g.name = p.proname
-      where p.pronamespace = 'ordinaut'::regnamespace and replace(v_role, 'ordinaut_', '') = any (g.roles)
+      where
+        p.pronamespace = 'ordinaut'::regnamespace
+        and replace(v_role, 'ordinaut_', '') = any (g.roles)
     loop
       execute format('grant execute on function %s to %I', v_grant.name, v_role);
     end loop;
@@ -82,7 +88,8 @@ begin
 
   foreach v_role in array array['ordinaut_viewer', 'ordinaut_admin'] loop
     continue when not exists (select from pg_roles as r where r.rolname = v_role);
-    execute format('grant select on ordinaut.run, ordinaut.work, ordinaut.task_status, ordinaut.queue_depth,'
+    execute format(
+      'grant select on ordinaut.run, ordinaut.work, ordinaut.task_status, ordinaut.queue_depth,'
       ' ordinaut.worker_status, ordinaut.late, ordinaut.failing, ordinaut.error_code,'
       ' ordinaut.legal_transition to %I', v_role);
   end loop;

@@ -11,7 +11,8 @@ volatile
 parallel safe
 as $fn$
   select encode(
-    set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing p_prefix from 1 for 6), 52, 1), 53, 1),
+    set_bit(set_bit(
+      overlay(uuid_send(gen_random_uuid()) placing p_prefix from 1 for 6), 52, 1), 53, 1),
     'hex')::uuid;
 $fn$;
 
@@ -58,7 +59,8 @@ language sql
 immutable
 parallel safe
 as $fn$
-  select to_timestamp(('x' || lpad(left(replace(p_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0);
+  select to_timestamp(
+    ('x' || lpad(left(replace(p_id::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0);
 $fn$;
 
 comment on function ordinaut._v7_time(uuid) is

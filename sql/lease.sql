@@ -105,7 +105,8 @@ begin
     return null;
   end if;
   insert into ordinaut.lease (lease_id, worker_id, holder, queue, leased_at, expires_at, size, work)
-  values (p_lease_id, p_worker_id, p_holder, p_queue, p_now, p_expires_at, cardinality(v_work), v_work);
+  values (p_lease_id, p_worker_id, p_holder, p_queue, p_now, p_expires_at, cardinality(v_work),
+    v_work);
   return v_work;
 end
 $fn$;
@@ -344,11 +345,13 @@ begin
   perform ordinaut._check_count('limit', p_limit, 1, 10000);
   perform ordinaut._check_span('for', coalesce(p_for, '-1 s'), '1 ms', '30 days');
 
-  v_work := ordinaut._lease(v_lease_id, null, p_worker, p_queue, p_limit, v_now + p_for, p_floors, v_now);
+  v_work := ordinaut._lease(
+    v_lease_id, null, p_worker, p_queue, p_limit, v_now + p_for, p_floors, v_now);
 
   return query
   select v_lease_id, i.work_id, i.run_id, i.task_id, i.step, i.tool, ordinaut._body(i),
-    i.attempt::integer, i.failures::integer, i.max_attempts::integer, i.timeout, i.priority::integer, i.run_at, i.scheduled_for, i.key
+    i.attempt::integer, i.failures::integer, i.max_attempts::integer, i.timeout,
+    i.priority::integer, i.run_at, i.scheduled_for, i.key
   from unnest(v_work) as i;
 end
 $fn$;

@@ -81,7 +81,10 @@ with place as (
 select
   p.run_id, p.task_id, t.namespace || '/' || t.name as task, p.tool, p.queue, p.priority, p.state,
   p.reason,
-  coalesce(p.payload, (select b.body from ordinaut.payload as b where b.run_id = p.run_id)) as payload,
+  coalesce(
+    p.payload,
+    (select b.body from ordinaut.payload as b where b.run_id = p.run_id)
+  ) as payload,
   p.output, p.error, p.attempt, p.failures, p.crashes, p.max_attempts, p.key, p.idempotency_key,
   p.worker_id, p.enqueued_at, p.scheduled_for, p.run_at, p.started_at, p.finished_at, p.retry_of,
   (
@@ -112,9 +115,9 @@ comment on view ordinaut.task_status is 'Every task with its next and last run a
 
 create or replace view ordinaut.queue_depth as
 with unit as (
-  select w.queue, 'ready' as what, w.run_at from ordinaut.due_work as w where w.run_at <= ordinaut.now()
-  union all
-  select w.queue, 'future', w.run_at from ordinaut.due_work as w where w.run_at > ordinaut.now()
+  select
+    w.queue, case when w.run_at <= ordinaut.now() then 'ready' else 'future' end as what, w.run_at
+  from ordinaut.due_work as w
   union all
   select p.queue, 'parked', p.run_at from ordinaut.parked as p
   union all
@@ -165,7 +168,9 @@ comment on view ordinaut.worker_status is
   'back).';
 
 create or replace view ordinaut.late as
-select 'work' as what, w.work_id as id, w.queue, w.tool, w.run_at as due_at, ordinaut.now() - w.run_at as late_by
+select
+  'work' as what, w.work_id as id, w.queue, w.tool, w.run_at as due_at,
+  ordinaut.now() - w.run_at as late_by
 from ordinaut.due_work as w
 where w.run_at < ordinaut.now() - interval '10 s'
 union all
@@ -188,7 +193,9 @@ select
     filter (where r.state <> 'success'))[1] as last_error
 from ordinaut.task_run as r
 left join ordinaut.task as t on t.task_id = r.task_id
-where r.run_id >= ordinaut._v7_floor(ordinaut.now() - interval '1 day') and r.finished_at is not null
+where
+  r.run_id >= ordinaut._v7_floor(ordinaut.now() - interval '1 day')
+  and r.finished_at is not null
 group by t.task_id, r.tool, r.queue
 having count(*) filter (where r.state in ('failed', 'timed_out', 'abandoned')) > 0
 order by failed desc;

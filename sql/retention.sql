@@ -58,8 +58,13 @@ begin
       v_name := format('%s_%s', v_table, to_char(v_from at time zone 'UTC', 'YYYYMMDD'));
       continue when to_regclass('ordinaut.' || v_name) is not null;
 
-      v_column := case v_table when 'task_run' then 'run_id' when 'run_log' then 'log_id' else 'scheduled_for' end;
-      execute format('select count(*) from ordinaut.%I where %I >= %L and %I < %L', v_table || '_default',
+      v_column := case v_table
+        when 'task_run' then 'run_id'
+        when 'run_log' then 'log_id'
+        else 'scheduled_for'
+      end;
+      execute format(
+        'select count(*) from ordinaut.%I where %I >= %L and %I < %L', v_table || '_default',
         v_column, ordinaut._partition_bound(v_table, v_from),
         v_column, ordinaut._partition_bound(v_table, v_from + interval '7 days')) into v_rows;
       -- Rows that came while there was no partition stay in the default one until they are pruned.
@@ -105,7 +110,7 @@ begin
     where i.inhparent = to_regclass('ordinaut.' || p_table) and c.relname ~ '_\d{8}$'
     order by c.relname
   loop
-    v_from := to_timestamp(right(v_part.relname, 8), 'YYYYMMDD') at time zone current_setting('TimeZone') at time zone 'UTC';
+    v_from := to_date(right(v_part.relname, 8), 'YYYYMMDD')::timestamp at time zone 'UTC';
     v_to := v_from + interval '7 days';
     continue when v_to > p_before;
 

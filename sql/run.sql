@@ -2,6 +2,27 @@
  * Reading runs: one, many, and the complete story of one.
  */
 
+create or replace function ordinaut._live_runs(p_task_id uuid)
+returns table (run_id uuid, state text, enqueued_at timestamptz, run_at timestamptz)
+language sql
+stable
+as $fn$
+  select w.run_id, 'pending', w.enqueued_at, w.run_at
+  from ordinaut.due_work as w
+  where w.task_id = p_task_id
+  union all
+  select p.run_id, 'waiting', p.enqueued_at, p.run_at
+  from ordinaut.parked as p
+  where p.task_id = p_task_id
+  union all
+  select u.run_id, 'running', u.enqueued_at, u.run_at
+  from ordinaut.lease as l
+  cross join unnest(l.work) as u
+  where u.task_id = p_task_id and u.work_id <> all (l.settled);
+$fn$;
+
+comment on function ordinaut._live_runs(uuid) is 'The runs of a task that have not ended.';
+
 create or replace function ordinaut.get_run(p_run_id uuid)
 returns setof ordinaut.run
 language sql
@@ -162,14 +183,15 @@ as $fn$
   from (
     select r.enqueued_at as at, 0 as rank, 'enqueued' as event, 'pending' as state, 0 as attempt,
       null::uuid as worker_id, null::text as actor,
-      jsonb_strip_nulls(jsonb_build_object('scheduled_for', r.scheduled_for, 'retry_of', r.retry_of)) as detail
+      jsonb_strip_nulls(jsonb_build_object(
+        'scheduled_for', r.scheduled_for, 'retry_of', r.retry_of)) as detail
     from run as r
     union all
     select g.at, 1, g.event,
+      -- The last attempt's line and the end of the run are one transition, told below.
       case
-        when g.event in ('failed', 'timed_out', 'crashed', 'released', 'snoozed', 'declined')
-          -- The last attempt's line and the end of the run are one transition, told below.
-          then case when g.detail ? 'run_at' or g.event in ('released', 'snoozed', 'declined', 'crashed') then 'pending' end
+        when g.event in ('released', 'snoozed', 'declined', 'crashed') then 'pending'
+        when g.event in ('failed', 'timed_out') and g.detail ? 'run_at' then 'pending'
       end,
       g.attempt, g.worker_id, g.actor, g.detail
     from ordinaut.run_log as g

@@ -39,10 +39,13 @@ language plpgsql
 stable
 as $fn$
 declare
-  v_before interval := (p_local at time zone 'UTC') - ((p_local - interval '1 day') at time zone p_timezone) - interval '1 day';
-  v_after interval := (p_local at time zone 'UTC') - ((p_local + interval '1 day') at time zone p_timezone) + interval '1 day';
-  v_first timestamptz := (p_local at time zone 'UTC') - greatest(v_before, v_after);
-  v_second timestamptz := (p_local at time zone 'UTC') - least(v_before, v_after);
+  v_utc timestamptz := p_local at time zone 'UTC';
+  v_day constant interval := interval '1 day';
+  -- The offsets from UTC a day before and a day after.
+  v_before interval := v_utc - v_day - ((p_local - v_day) at time zone p_timezone);
+  v_after interval := v_utc + v_day - ((p_local + v_day) at time zone p_timezone);
+  v_first timestamptz := v_utc - greatest(v_before, v_after);
+  v_second timestamptz := v_utc - least(v_before, v_after);
   v_middle timestamptz;
 begin
   if v_first at time zone p_timezone = p_local then
@@ -79,7 +82,8 @@ declare
 begin
   if p_expr is null or p_expr !~ '^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}' then
     perform ordinaut._refuse(format('schedule_expr %L is not a timestamp', left(p_expr, 80)),
-      'For kind once: 2027-03-28T09:30, in the task''s zone, or with an offset: 2027-03-28T09:30+02:00.');
+      'For kind once: 2027-03-28T09:30, in the task''s zone, or with an offset: '
+      '2027-03-28T09:30+02:00.');
   end if;
   begin
     if p_expr ~* '(z|[+-]\d{2}(:?\d{2})?(:\d{2})?)$' then
@@ -89,7 +93,8 @@ begin
     end if;
   exception
     when data_exception then
-      perform ordinaut._refuse(format('schedule_expr %L is not a timestamp: %s', left(p_expr, 80), sqlerrm));
+      perform ordinaut._refuse(
+        format('schedule_expr %L is not a timestamp: %s', left(p_expr, 80), sqlerrm));
   end;
   perform ordinaut._check_at('schedule_expr', v_at);
   return v_at;
@@ -148,9 +153,10 @@ begin
     when 'interval' then
       v_every := ordinaut._every(p_task.schedule_expr);
       v_next := case
-        -- With a start of its own the first occurrence is the start; else one duration after creation.
+        -- With a start of its own it is the start; else one duration after creation.
         when p_after < v_anchor then v_anchor
-        else v_anchor + v_every * (floor(extract(epoch from p_after - v_anchor) / extract(epoch from v_every)) + 1)
+        else v_anchor + v_every * (
+          floor(extract(epoch from p_after - v_anchor) / extract(epoch from v_every)) + 1)
       end;
     else
       v_next := null;

@@ -21,7 +21,8 @@ volatile
 as $fn$
   select least(
     coalesce((p_retry ->> 'cap')::interval, '60 s'),
-    coalesce((p_retry ->> 'base')::interval, '1 s') * case coalesce(p_retry ->> 'strategy', 'exponential')
+    coalesce((p_retry ->> 'base')::interval, '1 s')
+    * case coalesce(p_retry ->> 'strategy', 'exponential')
       when 'fixed' then 1
       when 'linear' then p_failures
       -- 2^40 s is 35 000 years: the cap has long decided.
@@ -50,7 +51,8 @@ comment on function ordinaut._started_at(timestamptz, bigint, timestamptz) is
   'When a unit that ran p_elapsed microseconds began; never before it was leased.';
 
 /* Take a part of a lease out of it, or what a repeated call still finds.  Returns the lease with
-   exactly the units asked for in `work`; null when it is gone.  Units settled before are left out. */
+   exactly the units asked for in `work`; null when it is gone.  Units settled before are left
+   out. */
 create or replace function ordinaut._take_leased(p_lease_id uuid, p_work_ids uuid[])
 returns ordinaut.lease
 language plpgsql
@@ -104,7 +106,8 @@ as $fn$
     or exists (
       select from ordinaut.run_log as g
       where g.run_id = p_work_id and g.lease_id = p_lease_id
-        and g.event in ('failed', 'timed_out', 'crashed', 'released', 'snoozed', 'declined', 'cancelled')
+        and g.event in (
+          'failed', 'timed_out', 'crashed', 'released', 'snoozed', 'declined', 'cancelled')
     );
 $fn$;
 
@@ -147,7 +150,10 @@ begin
       return query
       select 'already', p_lease_id, u.id from unnest(p_work_ids) as u (id)
       where ordinaut._settled_before(p_lease_id, u.id);
-      if (select not bool_and(ordinaut._settled_before(p_lease_id, u.id)) from unnest(p_work_ids) as u (id)) then
+      if exists (
+        select from unnest(p_work_ids) as u (id)
+        where not ordinaut._settled_before(p_lease_id, u.id)
+      ) then
         return query select 'lost', p_lease_id, null::uuid;
       end if;
       return;
@@ -238,11 +244,16 @@ as $fn$
 declare
   v_item ordinaut.work_item := p_item;
   v_error jsonb := coalesce(p_error, '{}');
-  v_cancel boolean := exists (select from ordinaut.cancel_request as c where c.run_id = p_item.run_id);
+  v_cancel boolean := exists (
+    select from ordinaut.cancel_request as c where c.run_id = p_item.run_id
+  );
   v_after interval;
+  v_retryable boolean;
   v_result text;
 begin
-  if p_outcome not in ('failed', 'timed_out', 'crashed', 'released', 'snoozed', 'declined', 'cancelled') then
+  if p_outcome not in (
+    'failed', 'timed_out', 'crashed', 'released', 'snoozed', 'declined', 'cancelled'
+  ) then
     perform ordinaut._refuse(format('unit %s: unknown outcome %L', p_item.work_id, p_outcome));
   end if;
   if jsonb_typeof(v_error) <> 'object' then
@@ -250,9 +261,10 @@ begin
   end if;
   if pg_column_size(v_error) > 65536 then
     v_error := jsonb_strip_nulls(jsonb_build_object(
-      'message', left(v_error ->> 'message', 8000), 'type', v_error -> 'type', 'code', v_error -> 'code',
-      'category', v_error -> 'category', 'retryable', v_error -> 'retryable',
-      'retry_after', v_error -> 'retry_after', 'truncated', true));
+      'message', left(v_error ->> 'message', 8000), 'type', v_error -> 'type',
+      'code', v_error -> 'code', 'category', v_error -> 'category',
+      'retryable', v_error -> 'retryable', 'retry_after', v_error -> 'retry_after',
+      'truncated', true));
   end if;
   -- greatest() and least() pass nulls over: no retry_after must stay null.
   if v_error ->> 'retry_after' is not null then
@@ -268,20 +280,26 @@ begin
   case p_outcome
     when 'failed', 'timed_out' then
       v_item.failures := v_item.failures + 1;
-      if coalesce((v_error ->> 'retryable')::boolean, true) and v_item.failures < v_item.max_attempts then
-        v_item.run_at := p_now + coalesce(v_after, ordinaut._backoff(v_item.retry, v_item.failures));
+      v_retryable := coalesce((v_error ->> 'retryable')::boolean, true);
+      if v_retryable and v_item.failures < v_item.max_attempts then
+        v_item.run_at := p_now
+          + coalesce(v_after, ordinaut._backoff(v_item.retry, v_item.failures));
         v_result := 'retry';
       else
-        if coalesce((v_error ->> 'retryable')::boolean, true) then
+        if v_retryable then
           v_error := v_error || jsonb_build_object('message', format(
-            'Max retries exhausted (%s of %s): %s', v_item.failures, v_item.max_attempts, v_error ->> 'message'));
+            'Max retries exhausted (%s of %s): %s',
+            v_item.failures, v_item.max_attempts, v_error ->> 'message'));
         end if;
         v_result := p_outcome;
       end if;
     when 'crashed' then
       v_item.crashes := v_item.crashes + 1;
       -- Only a unit that was leased alone can be the culprit for certain.
-      v_result := case when v_item.crashes >= 3 and p_lease.size = 1 then 'abandoned' else 'retry' end;
+      v_result := case
+        when v_item.crashes >= 3 and p_lease.size = 1 then 'abandoned'
+        else 'retry'
+      end;
     when 'snoozed' then
       v_item.run_at := p_now + coalesce(v_after, '1 s');
       v_result := 'snoozed';
@@ -294,14 +312,16 @@ begin
 
   perform ordinaut._journal(
     case when p_outcome = 'cancelled' then 'released' else p_outcome end,
-    v_item.run_id, v_item.task_id, v_item.queue, v_item.attempt, p_lease.worker_id, p_lease.lease_id,
+    v_item.run_id, v_item.task_id, v_item.queue, v_item.attempt, p_lease.worker_id,
+    p_lease.lease_id,
     v_error || case v_result
       when 'retry' then jsonb_build_object('run_at', v_item.run_at)
       else '{}'
     end);
 
   if v_result in ('failed', 'timed_out', 'abandoned') then
-    perform ordinaut._finish(v_item, v_result, null, v_error, p_lease.worker_id, p_lease.lease_id, p_started_at);
+    perform ordinaut._finish(
+      v_item, v_result, null, v_error, p_lease.worker_id, p_lease.lease_id, p_started_at);
   elsif v_result = 'declined' and not ordinaut._has_tool(v_item.queue, v_item.tool) then
     perform ordinaut._park(v_item, 'tool');
   else

@@ -31,7 +31,8 @@ begin
     raise exception using
       errcode = 'OR001',
       message = format('lease %s is gone', p_lease_id),
-      hint = 'Stop: discard the result. Its work was taken back, or is settled; name the unit to know which.';
+      hint = 'Stop: discard the result. Its work was taken back, or is settled; name the unit to '
+        'know which.';
   end if;
 
   if octet_length(p_output::text) > 1048576 then
@@ -158,7 +159,8 @@ begin
   return query
   select s.work_id, s.outcome
   from ordinaut._settle_alone(p_lease_id, p_work_id, 'snoozed', null,
-    jsonb_strip_nulls(jsonb_build_object('message', p_note, 'retry_after', extract(epoch from p_for)))) as s;
+    jsonb_strip_nulls(jsonb_build_object(
+      'message', p_note, 'retry_after', extract(epoch from p_for)))) as s;
 end
 $fn$;
 

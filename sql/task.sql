@@ -68,7 +68,8 @@ begin
   perform ordinaut._check_at('start_at', p_task.start_at);
   perform ordinaut._check_at('end_at', p_task.end_at);
   if p_task.end_at < p_task.start_at then
-    perform ordinaut._refuse(format('end_at %s lies before start_at %s', p_task.end_at, p_task.start_at));
+    perform ordinaut._refuse(
+      format('end_at %s lies before start_at %s', p_task.end_at, p_task.start_at));
   end if;
   if octet_length(p_task.description) > 8000 then
     perform ordinaut._refuse('description is over 8000 bytes');
@@ -90,11 +91,13 @@ begin
         and not p_allow_past
       then
         perform ordinaut._refuse(
-          format('schedule_expr %s is past by more than the grace of %s', p_task.schedule_expr, p_task.grace),
+          format('schedule_expr %s is past by more than the grace of %s',
+            p_task.schedule_expr, p_task.grace),
           'Give a later time, or allow_past to run it now.');
       end if;
     else
-      perform ordinaut._refuse(format('schedule_kind %L must be once, interval or manual', p_task.schedule_kind));
+      perform ordinaut._refuse(
+        format('schedule_kind %L must be once, interval or manual', p_task.schedule_kind));
   end case;
 end
 $fn$;
@@ -159,9 +162,10 @@ declare
   v_now timestamptz := ordinaut.now();
   v_task ordinaut.task;
 begin
-  v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool, p_payload,
-    p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_start_at, p_end_at, p_key,
-    p_key_limit, p_max_attempts, p_retry, p_timeout, p_catchup, p_grace, 'active', null,
+  v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool,
+    p_payload, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_start_at,
+    p_end_at, p_key, p_key_limit, p_max_attempts, p_retry, p_timeout, p_catchup, p_grace, 'active',
+    null,
     ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(), v_now)::ordinaut.task;
   perform ordinaut._check_task(v_task, coalesce(p_allow_past, false));
 
@@ -175,8 +179,9 @@ begin
   /* A once in the past that was accepted fires at the next tick.  An interval starts one duration
      after its creation, or at its start; what lies before now was never promised. */
   perform ordinaut._plan(v_task, case p_schedule_kind when 'once' then '-infinity' else v_now end);
-  perform ordinaut._journal('task_created', p_task_id => v_task.task_id, p_detail => jsonb_build_object(
-    'name', p_namespace || '/' || p_name, 'schedule_kind', p_schedule_kind, 'schedule_expr', p_schedule_expr));
+  perform ordinaut._journal('task_created', p_task_id => v_task.task_id,
+    p_detail => jsonb_build_object('name', p_namespace || '/' || p_name,
+      'schedule_kind', p_schedule_kind, 'schedule_expr', p_schedule_expr));
   return v_task.task_id;
 end
 $fn$;
@@ -231,15 +236,19 @@ begin
       v_new := jsonb_populate_record(v_new, jsonb_build_object(v_key, p_patch -> v_key));
     exception
       when data_exception then
-        perform ordinaut._refuse(format('%s cannot be %s: %s', v_key, left((p_patch -> v_key)::text, 80), sqlerrm));
+        perform ordinaut._refuse(
+          format('%s cannot be %s: %s', v_key, left((p_patch -> v_key)::text, 80), sqlerrm));
     end;
   end loop;
   if v_new = v_old then
     return v_old.revision;
   end if;
 
-  v_replan := (v_new.schedule_kind, v_new.schedule_expr, v_new.timezone, v_new.start_at, v_new.end_at)
-    is distinct from (v_old.schedule_kind, v_old.schedule_expr, v_old.timezone, v_old.start_at, v_old.end_at);
+  v_replan := (
+    v_new.schedule_kind, v_new.schedule_expr, v_new.timezone, v_new.start_at, v_new.end_at
+  ) is distinct from (
+    v_old.schedule_kind, v_old.schedule_expr, v_old.timezone, v_old.start_at, v_old.end_at
+  );
   if v_old.status = 'cancelled' then
     raise exception using
       errcode = 'OR031',
@@ -253,7 +262,8 @@ begin
     v_new.status_at := v_now;
   end if;
   -- Only a new schedule is held to "not in the past": other edits of a task that fired are fine.
-  perform ordinaut._check_task(v_new, not v_replan or coalesce((p_patch ->> 'allow_past')::boolean, false));
+  perform ordinaut._check_task(
+    v_new, not v_replan or coalesce((p_patch ->> 'allow_past')::boolean, false));
   v_new.revision := v_old.revision + 1;
   v_new.updated_at := v_now;
 
@@ -294,7 +304,8 @@ begin
         hint = 'Choose another name.';
   end;
   if v_replan then
-    perform ordinaut._plan(v_new, case v_new.schedule_kind when 'once' then '-infinity' else v_now end);
+    perform ordinaut._plan(v_new,
+      case v_new.schedule_kind when 'once' then '-infinity' else v_now end);
   else
     update ordinaut.task_schedule as s set revision = v_new.revision where s.task_id = v_task_id;
   end if;

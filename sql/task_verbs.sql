@@ -6,7 +6,12 @@
  */
 
 -- The one place that changes a task's status by hand.
-create or replace function ordinaut._set_status(p_task text, p_status text, p_event text, p_note text)
+create or replace function ordinaut._set_status(
+  p_task   text,
+  p_status text,
+  p_event  text,
+  p_note   text
+)
 returns text
 language plpgsql
 volatile
@@ -30,7 +35,8 @@ begin
   where t.task_id = v_task_id
   returning t.* into v_task;
   perform ordinaut._plan(v_task, ordinaut.now());
-  perform ordinaut._journal(p_event, p_task_id => v_task_id, p_detail => jsonb_build_object('note', p_note));
+  perform ordinaut._journal(p_event, p_task_id => v_task_id,
+    p_detail => jsonb_build_object('note', p_note));
   return p_status;
 end
 $fn$;
@@ -92,13 +98,7 @@ declare
 begin
   v_status := ordinaut._set_status(p_task, 'cancelled', 'task_cancelled', p_note);
   for v_run_id in
-    select w.run_id from ordinaut.due_work as w where w.task_id = v_task_id
-    union
-    select p.run_id from ordinaut.parked as p where p.task_id = v_task_id
-    union
-    select u.run_id from ordinaut.lease as l cross join unnest(l.work) as u
-    where u.task_id = v_task_id and u.work_id <> all (l.settled)
-    order by 1
+    select r.run_id from ordinaut._live_runs(v_task_id) as r order by r.run_id
   loop
     begin
       perform ordinaut.cancel_run(v_run_id, coalesce(p_note, 'its task was cancelled'));
@@ -114,7 +114,11 @@ comment on function ordinaut.cancel_task(text, text) is
   'End a task for good: it never fires again, its waiting runs are cancelled, its running ones '
   'are asked to stop. Errors: OR020.';
 
-create or replace function ordinaut.snooze_task(p_task text, p_for interval, p_note text default null)
+create or replace function ordinaut.snooze_task(
+  p_task text,
+  p_for  interval,
+  p_note text default null
+)
 returns timestamptz
 language plpgsql
 volatile
@@ -127,12 +131,16 @@ declare
   v_next timestamptz;
 begin
   perform ordinaut._check_span('for', coalesce(p_for, '-1 s'), '1 s', '7 days');
-  select s.next_run into v_next from ordinaut.task_schedule as s where s.task_id = v_task_id for update;
+  select s.next_run into v_next
+  from ordinaut.task_schedule as s
+  where s.task_id = v_task_id
+  for update;
   select t.* into v_task from ordinaut.task as t where t.task_id = v_task_id;
   if v_task.status <> 'active' or v_next is null then
     raise exception using
       errcode = 'OR031',
-      message = format('task %s/%s is %s and has no next run to snooze', v_task.namespace, v_task.name, v_task.status),
+      message = format('task %s/%s is %s and has no next run to snooze',
+        v_task.namespace, v_task.name, v_task.status),
       hint = 'Only an active task with a schedule can be snoozed.';
   end if;
 
@@ -206,7 +214,10 @@ declare
   v_run_id uuid;
   v_outcome text;
 begin
-  select t.* into v_task from ordinaut.task as t where t.task_id = ordinaut._task_id(p_task) for share;
+  select t.* into v_task
+  from ordinaut.task as t
+  where t.task_id = ordinaut._task_id(p_task)
+  for share;
   if v_task.status <> 'active' then
     raise exception using
       errcode = 'OR031',
@@ -228,7 +239,11 @@ comment on function ordinaut.run_now(text, jsonb, text) is
   'existing (p_idempotency_key is known: that run). Errors: OR020, OR031 (not active), '
   'invalid_parameter_value.';
 
-create or replace function ordinaut._enqueue_task(p_task ordinaut.task, p_payload jsonb, p_idempotency_key text)
+create or replace function ordinaut._enqueue_task(
+  p_task            ordinaut.task,
+  p_payload         jsonb,
+  p_idempotency_key text
+)
 returns table (run_id uuid, outcome text)
 language plpgsql
 volatile

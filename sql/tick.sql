@@ -11,7 +11,11 @@
  * fails is repeated one by one.
  */
 
-create or replace function ordinaut._due_occurrences(p_task ordinaut.task, p_from timestamptz, p_until timestamptz)
+create or replace function ordinaut._due_occurrences(
+  p_task  ordinaut.task,
+  p_from  timestamptz,
+  p_until timestamptz
+)
 returns setof timestamptz
 language plpgsql
 stable
@@ -98,8 +102,8 @@ begin
     insert into ordinaut.due_work (work_id, run_id, task_id, queue, priority, run_at, scheduled_for,
       enqueued_at, attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit, retry,
       payload)
-    select n.run_id, n.run_id, d.task_id, (d.task).queue, (d.task).priority, p_now, d.at, p_now, 0, 0, 0,
-      (d.task).max_attempts, (d.task).timeout, (d.task).tool, (d.task).key,
+    select n.run_id, n.run_id, d.task_id, (d.task).queue, (d.task).priority, p_now, d.at, p_now,
+      0, 0, 0, (d.task).max_attempts, (d.task).timeout, (d.task).tool, (d.task).key,
       case when (d.task).key is not null then (d.task).key_limit end, (d.task).retry,
       case when pg_column_size((d.task).payload) <= 2000 then (d.task).payload end
     from noted as n
@@ -110,9 +114,17 @@ begin
       s.task_id,
       max(s.at) as last_at,
       (array_agg(s.then_at))[1] as then_at,
-      (select count(*) from noted as n where n.task_id = s.task_id and n.decision = 'fired') as fired,
-      (select count(*) from noted as n where n.task_id = s.task_id and n.decision = 'missed') as missed
+      coalesce(max(n.fired), 0) as fired,
+      coalesce(max(n.missed), 0) as missed
     from spread as s
+    left join (
+      select
+        o.task_id,
+        count(*) filter (where o.decision = 'fired') as fired,
+        count(*) filter (where o.decision = 'missed') as missed
+      from noted as o
+      group by o.task_id
+    ) as n on n.task_id = s.task_id
     group by s.task_id
   ),
   advanced as (
@@ -193,7 +205,11 @@ begin
     select array_agg(s.task_id) into v_ids
     from ordinaut.task_schedule as s
     join ordinaut.task as t on t.task_id = s.task_id
-    where s.task_id = any (v_ids) and s.next_run <= v_now and s.revision = t.revision and t.status = 'active';
+    where
+      s.task_id = any (v_ids)
+      and s.next_run <= v_now
+      and s.revision = t.revision
+      and t.status = 'active';
   end if;
 
   if v_ids is not null then

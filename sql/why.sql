@@ -48,13 +48,17 @@ declare
   v_work ordinaut.work;
   v_run ordinaut.run;
   v_last ordinaut.run_log;
+  v_parked_at timestamptz;
 begin
   select w.* into v_work from ordinaut.work as w where w.work_id = p_run_id;
   select r.* into v_run from ordinaut.run as r where r.run_id = p_run_id;
+  select p.parked_at into v_parked_at from ordinaut.parked as p where p.work_id = p_run_id;
 
   if exists (select from ordinaut.cancel_request as c where c.run_id = p_run_id) then
     return query
-    select 'cancel_requested', format('a cancel was requested by %s%s', c.requested_by, coalesce(': ' || c.note, '')),
+    select
+      'cancel_requested',
+      format('a cancel was requested by %s%s', c.requested_by, coalesce(': ' || c.note, '')),
       c.requested_at, null::timestamptz, p_run_id::text
     from ordinaut.cancel_request as c
     where c.run_id = p_run_id;
@@ -63,7 +67,9 @@ begin
   case
     when v_run.finished_at is not null then
       return query
-      select 'finished', format('it ended as %s%s', v_run.state, coalesce(': ' || (v_run.error ->> 'message'), '')),
+      select
+        'finished',
+        format('it ended as %s%s', v_run.state, coalesce(': ' || (v_run.error ->> 'message'), '')),
         v_run.finished_at, null::timestamptz, p_run_id::text;
     when v_work.status = 'running' then
       return query
@@ -72,18 +78,22 @@ begin
         v_work.locked_until, p_run_id::text;
       if v_work.locked_until < ordinaut.now() then
         return query
-        select 'not_reaped', 'its lessee is silent and nobody has called reap() since: no worker or scheduler runs',
+        select
+          'not_reaped',
+          'its lessee is silent and nobody has called reap() since: no worker or scheduler runs',
           v_work.locked_until, null::timestamptz, v_work.lease_id::text;
       end if;
     when v_work.reason = 'key' then
       return query
-      select 'key_busy', format('key %s is held by run %s', v_work.key, h.run_id),
-        (select p.parked_at from ordinaut.parked as p where p.work_id = p_run_id), null::timestamptz, h.run_id::text
+      select
+        'key_busy', format('key %s is held by run %s', v_work.key, h.run_id), v_parked_at,
+        null::timestamptz, h.run_id::text
       from ordinaut.hold as h
       where h.key = v_work.key and h.slot >= 1;
       return query
-      select 'in_line', format('%s others wait for key %s before it', count(*), v_work.key), null::timestamptz,
-        null::timestamptz, v_work.key
+      select
+        'in_line', format('%s others wait for key %s before it', count(*), v_work.key),
+        null::timestamptz, null::timestamptz, v_work.key
       from ordinaut.parked as p
       where
         p.key = v_work.key
@@ -91,16 +101,20 @@ begin
       having count(*) > 0;
       if not exists (select from ordinaut.hold as h where h.key = v_work.key and h.slot >= 1) then
         return query
-        select 'key_free', 'its key is free: the next reap() makes it due', null::timestamptz, null::timestamptz, v_work.key;
+        select
+          'key_free', 'its key is free: the next reap() makes it due', null::timestamptz,
+          null::timestamptz, v_work.key;
       end if;
     when v_work.reason = 'tool' then
       return query
-      select 'no_tool', format('no live worker of queue %s has tool %s', v_work.queue, v_work.tool),
-        (select p.parked_at from ordinaut.parked as p where p.work_id = p_run_id), null::timestamptz, v_work.tool;
+      select
+        'no_tool', format('no live worker of queue %s has tool %s', v_work.queue, v_work.tool),
+        v_parked_at, null::timestamptz, v_work.tool;
     when v_work.status = 'parked' then
       return query
-      select 'parked', format('it is held back: %s', v_work.reason),
-        (select p.parked_at from ordinaut.parked as p where p.work_id = p_run_id), null::timestamptz, p_run_id::text;
+      select
+        'parked', format('it is held back: %s', v_work.reason), v_parked_at, null::timestamptz,
+        p_run_id::text;
     else
       if v_work.run_at > ordinaut.now() then
         select g.* into v_last
@@ -120,7 +134,8 @@ begin
           case v_last.event
             when 'declined' then format('a worker that lacks tool %s declined it', v_work.tool)
             when 'snoozed' then 'its tool asked for a pause'
-            when 'failed' then format('attempt %s failed: %s', v_last.attempt, v_last.detail ->> 'message')
+            when 'failed'
+              then format('attempt %s failed: %s', v_last.attempt, v_last.detail ->> 'message')
             when 'timed_out' then format('attempt %s timed out', v_last.attempt)
             else 'it is scheduled for later'
           end,
@@ -128,7 +143,9 @@ begin
       end if;
       if v_work.key is not null then
         return query
-        select 'key_busy', format('key %s is held by run %s', v_work.key, string_agg(h.run_id::text, ', ')),
+        select
+          'key_busy',
+          format('key %s is held by run %s', v_work.key, string_agg(h.run_id::text, ', ')),
           null::timestamptz, null::timestamptz, v_work.key
         from ordinaut.hold as h
         where h.key = v_work.key and h.slot >= 1
@@ -158,37 +175,38 @@ begin
   if v_task.status <> 'active' then
     return query
     select 'task_' || v_task.status,
-      format('it was made %s by %s%s', v_task.status, v_task.status_by, coalesce(': ' || v_task.status_note, '')),
+      format('it was made %s by %s%s', v_task.status, v_task.status_by,
+        coalesce(': ' || v_task.status_note, '')),
       v_task.status_at, null::timestamptz, p_task_id::text;
     return;
   end if;
   if v_task.schedule_kind = 'manual' then
     return query
-    select 'manual', 'it has no schedule: run_now() starts it', null::timestamptz, null::timestamptz, p_task_id::text;
+    select
+      'manual', 'it has no schedule: run_now() starts it', null::timestamptz, null::timestamptz,
+      p_task_id::text;
   elsif v_task.next_run > ordinaut.now() then
     return query
-    select 'not_due', 'its next occurrence lies ahead', v_task.last_run, v_task.next_run, p_task_id::text;
+    select
+      'not_due', 'its next occurrence lies ahead', v_task.last_run, v_task.next_run,
+      p_task_id::text;
   else
     return query
-    select 'not_ticked', 'its occurrence is due and nobody has called tick() since: no scheduler runs, or it is late',
+    select
+      'not_ticked',
+      'its occurrence is due and nobody has called tick() since: no scheduler runs, or it is late',
       v_task.next_run, null::timestamptz, p_task_id::text;
   end if;
   return query
-  select 'live_run', format('run %s is %s', r.run_id, r.state), r.enqueued_at, r.run_at, r.run_id::text
-  from (
-    select w.run_id, 'pending' as state, w.enqueued_at, w.run_at from ordinaut.due_work as w where w.task_id = p_task_id
-    union all
-    select p.run_id, 'waiting', p.enqueued_at, p.run_at from ordinaut.parked as p where p.task_id = p_task_id
-    union all
-    select u.run_id, 'running', u.enqueued_at, u.run_at
-    from ordinaut.lease as l cross join unnest(l.work) as u
-    where u.task_id = p_task_id and u.work_id <> all (l.settled)
-  ) as r
+  select
+    'live_run', format('run %s is %s', r.run_id, r.state), r.enqueued_at, r.run_at, r.run_id::text
+  from ordinaut._live_runs(p_task_id) as r
   order by r.run_id
   limit 20;
   return query
-  select 'missed', format('the occurrence of %s did not run: %s', o.scheduled_for, o.reason), o.decided_at,
-    null::timestamptz, p_task_id::text
+  select
+    'missed', format('the occurrence of %s did not run: %s', o.scheduled_for, o.reason),
+    o.decided_at, null::timestamptz, p_task_id::text
   from ordinaut.occurrence as o
   where o.task_id = p_task_id and o.decision <> 'fired'
   order by o.scheduled_for desc
@@ -226,8 +244,9 @@ begin
       return query select w.* from ordinaut._why_run(v_id) as w;
       if not found then
         return query
-        select 'ready', 'nothing holds it back: the next lease of its queue may take it', null::timestamptz,
-          null::timestamptz, v_id::text;
+        select
+          'ready', 'nothing holds it back: the next lease of its queue may take it',
+          null::timestamptz, null::timestamptz, v_id::text;
       end if;
   end;
 end

@@ -81,7 +81,8 @@ begin
 
   insert into ordinaut.worker as w (worker_id, name, queues, tools, version, concurrency, ttl,
     is_idle, started_at, seen_at)
-  values (p_worker_id, p_name, p_queues, p_tools, p_version, p_concurrency, p_ttl, false, v_now, v_now)
+  values (p_worker_id, p_name, p_queues, p_tools, p_version, p_concurrency, p_ttl, false, v_now,
+    v_now)
   on conflict on constraint worker_pk do update
   set
     queues = excluded.queues,
@@ -115,7 +116,9 @@ begin
       q.reason = 'tool'
       and (q.queue, q.tool) in (
         select d.queue, d.tool
-        from (select distinct t.queue, t.tool from ordinaut.parked as t where t.reason = 'tool') as d
+        from (
+          select distinct t.queue, t.tool from ordinaut.parked as t where t.reason = 'tool'
+        ) as d
         where ordinaut._has_tool(d.queue, d.tool)
       )
     order by q.work_id
@@ -199,7 +202,10 @@ $fn$;
 comment on function ordinaut._dissolve_where(uuid, uuid[], timestamptz, boolean, text) is
   'Dissolve the leases of a worker, except the known and the younger. Skips those being settled.';
 
-create or replace function ordinaut.deregister_worker(p_worker_id uuid, p_state text default 'stopped')
+create or replace function ordinaut.deregister_worker(
+  p_worker_id uuid,
+  p_state     text default 'stopped'
+)
 returns bigint
 language plpgsql
 volatile
@@ -212,7 +218,8 @@ begin
   end if;
   delete from ordinaut.worker as w where w.worker_id = p_worker_id;
   return ordinaut._dissolve_where(p_worker_id, '{}', 'infinity', p_state = 'dead',
-    format('its worker %s %s', p_worker_id, case p_state when 'dead' then 'died' else 'stopped' end));
+    format('its worker %s %s', p_worker_id,
+      case p_state when 'dead' then 'died' else 'stopped' end));
 end
 $fn$;
 
