@@ -128,7 +128,8 @@ def _line(ending: Ending) -> Text:
     took = "" if ending.took is None else f"{ending.took * 1000:7.1f} ms"
     word = "will retry" if ending.state == "retry" else ending.state
     colour = COLOURS.get(ending.state, "yellow")
-    line = Text(f"{when(ending.at)}  {ending.what:<18} ")
+    what = ending.what if len(ending.what) <= 24 else "…" + ending.what[-23:]
+    line = Text(f"{when(ending.at)}  {what:<18} ")
     line.append(f"{word:<10}", style=colour)
     line.append(f" attempt {ending.attempt} {took:>10}  {clean(ending.said)}")
     return line

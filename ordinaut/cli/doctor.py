@@ -124,7 +124,9 @@ def _functions(conn: db.Connection) -> Iterator[Finding]:
         yield Finding(
             "functions",
             "warn",
-            f"not as shipped: {', '.join(changed)}; `ordinaut install` restores them",
+            f"{len(changed)} not as shipped: {', '.join(changed[:8])}"
+            + (", …" if len(changed) > 8 else "")
+            + "; `ordinaut install` restores them",
         )
     else:
         yield Finding("functions", "ok", f"{len(there)}, all as shipped")

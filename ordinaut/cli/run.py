@@ -95,6 +95,11 @@ def print_error(error: object) -> None:
         out.print(base.clean(base.show(rest)), style="dim", soft_wrap=True)
 
 
+_SAID = {
+    "message", "type", "run_at", "traceback", "retryable", "category", "code", "retry_after",
+}  # fmt: skip
+
+
 @app.command()
 def log(id: Tail) -> None:
     """Show a run's history: every transition, and what it wrote into the journal."""
@@ -104,7 +109,25 @@ def log(id: Tail) -> None:
         ("at", "at"), ("event", "event"), ("state", "state"), ("attempt", "attempt"),
         ("worker_id", "worker"), ("actor", "actor"), ("detail", "detail"),
     ]  # fmt: skip
-    table(events, columns, "no history")
+    if state.json:
+        table(events, columns, "")
+        return
+    rows = [base.plain(event) | {"at": event.at, "detail": _summed(event)} for event in events]
+    for row in rows:
+        row["worker_id"] = row["worker_id"] and row["worker_id"][-8:]
+    table(rows, columns, "no history")
+
+
+def _summed(event: calls.Event) -> str:
+    """A line's detail in a line: what was said, and when the next attempt is."""
+    detail = event.detail
+    if not isinstance(detail, dict) or not isinstance(detail.get("message"), str):
+        return base.show(detail)
+    kind = f"{detail['type']}: " if detail.get("type") else ""
+    again = f"; again at {detail['run_at'][11:19]} UTC" if detail.get("run_at") else ""
+    rest = {k: v for k, v in detail.items() if k not in _SAID and v is not None}
+    more = f" {base.show(rest)}" if rest else ""
+    return f"{kind}{detail['message']}{again}{more}"
 
 
 @app.command()
