@@ -14,7 +14,6 @@ import mmap
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,12 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ordinaut import wire
-from ordinaut.exchange import TIMEOUT, TOOL, WORK
 from ordinaut.prefetch import ASYNC_LIMIT
+from ordinaut.wire import CELL, TIMEOUT, TOOL, WORK, Unit
 
-Unit = tuple[Any, ...]
-
-_CELL = struct.Struct("<qq16s")  # started_ns (0: idle), counter, work_id
 _CHUNK = 1 << 18
 
 
@@ -70,8 +66,8 @@ class Child:
 
         cell = _memory(f"ordinaut-cell-{slot}")
         try:
-            os.ftruncate(cell, _CELL.size)
-            self._cell = mmap.mmap(cell, _CELL.size)
+            os.ftruncate(cell, CELL.size)
+            self._cell = mmap.mmap(cell, CELL.size)
             self.sock, theirs = socket.socketpair()
             with theirs:
                 self.process = subprocess.Popen(
@@ -109,7 +105,7 @@ class Child:
             before = self._cell[:]
             if before == self._cell[:]:  # not in the middle of being written
                 break
-        started, counter, work_id = _CELL.unpack(before)
+        started, counter, work_id = CELL.unpack(before)
         if not started or not (work_id in self.held or work_id in self.orphans):
             return None
         return work_id, started, counter

@@ -25,11 +25,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ordinaut.children import Child, Doom, Unit
-from ordinaut.exchange import LEASE, TOOL, WORK, Result
+from ordinaut.children import Child, Doom
 from ordinaut.ledger import Ledger
 from ordinaut.prefetch import PATIENCE, Pace
 from ordinaut.systemd import without_notify
+from ordinaut.wire import LEASE, TIMEOUT, TOOL, WORK, Result, Unit
 from ordinaut.workerconfig import WorkerConfig
 
 log = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ class Crew:
             elif work_id in child.told:
                 child.kill(Doom("cancelled", work_id, "cancelled while it ran"), grace)
             elif work_id == overdue:
-                limit = child.held[work_id][9] / 1e6
+                limit = child.held[work_id][TIMEOUT] / 1e6
                 log.warning("timed out", extra={"work_id": work_id.hex(), "timeout": limit})
                 child.kill(Doom("timed_out", work_id, f"ran longer than {limit:g} s"), grace)
             elif len(child.held) > 1 and child.asked_back != counter:

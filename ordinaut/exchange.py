@@ -30,15 +30,11 @@ from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import ByteaBinaryLoader
 
 from ordinaut import calls
+from ordinaut.wire import Result
 
-# A result of a unit, as a child reports it:
-# (lease_id, work_id, outcome, output json or None, error json or None, microseconds)
-Result = tuple[bytes, bytes, str, bytes | None, bytes | None, int]
-
-# A row: kind, then the unit as it goes to a child, then what only the parent needs.
+# The places of a row: the kind, the unit as it goes to a child, and what only the parent needs.
 UNIT = slice(1, 13)
-LEASE, WORK, TOOL, TIMEOUT = 0, 1, 4, 9  # indexes in a unit
-PRIORITY, RUN_AT = 13, 14  # indexes in a row
+PRIORITY, RUN_AT = 13, 14
 
 _SQL = b"""
 select

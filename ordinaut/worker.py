@@ -3,8 +3,8 @@ The worker's parent process: one loop that owns the conversation with the databa
 
 It never runs a tool and never waits in a call: one `select` over its children, the database's
 socket, the guard and an alarm that signals and threads ring.  Everything it knows about work is
-in three places, `crew` (units), `ledger` (leases) and `call` (the exchange whose answer is not
-known); DESIGN.md §5 says why.
+in three places, `crew` (units), `ledger` (leases) and `_call` (the exchange whose answer is not
+known); `agenda` decides what to ask next.
 
     children run batch k  |  one exchange settles k-1 and leases k+1  |  k waits in crew.local
 
@@ -17,10 +17,8 @@ Prior art: graphile-worker's local queue and batched completion, Oban's producer
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
-import random
 import selectors
 import signal
 import socket
@@ -29,7 +27,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -37,15 +35,14 @@ import psycopg
 from psycopg import errors
 
 from ordinaut import calls, db
+from ordinaut.agenda import Agenda
 from ordinaut.crew import EX_CONFIG, Crew, Misconfigured
 from ordinaut.errors import ConfigurationError, VersionSkew
-from ordinaut.exchange import PRIORITY, RUN_AT, UNIT, Call, Line, Refused
-from ordinaut.floors import Floors
+from ordinaut.exchange import UNIT, Call, Line, Refused
 from ordinaut.guard import Link
 from ordinaut.heartbeat import Beat, Heartbeat, clock
 from ordinaut.ledger import Ledger
 from ordinaut.logs import logging_to_stderr
-from ordinaut.prefetch import BATCH
 from ordinaut.version import API, __version__
 from ordinaut.workerconfig import WorkerConfig
 
@@ -54,7 +51,6 @@ __all__ = ["WorkerConfig", "run_worker"]
 log = logging.getLogger(__name__)
 
 EX_TEMPFAIL = 75
-_COALESCE = 0.004  # seconds that a result waits for others
 _PATIENCE = 15.0  # seconds for an answer before the connection counts as dead
 _LAST_WORDS = 5.0  # seconds that a stop waits for a database that is away
 _NOT_INSTALLED = (
@@ -63,22 +59,6 @@ _NOT_INSTALLED = (
     errors.UndefinedTable,
     errors.InsufficientPrivilege,
 )
-
-
-@dataclass(slots=True)
-class Queue:
-    """What the loop knows of a queue.
-
-    Attributes:
-        hot: worth asking at once.
-        swept_at: the last request to sweep that was obeyed, by the database's clock.
-    """
-
-    name: str
-    floors: Floors = field(default_factory=Floors)
-    hot: bool = True
-    poll_at: float = 0.0
-    swept_at: int = 0
 
 
 class Worker:
@@ -90,8 +70,8 @@ class Worker:
         self._selector = selectors.DefaultSelector()
         self._ledger = Ledger()
         self._crew = Crew(config, dict(os.environ), self._selector, self._ledger, link.tell)
-        self._queues = deque(Queue(name) for name in config.queues)
         self._listen = config.notify and not config.pooled
+        self._agenda = Agenda(config, self._crew, self._ledger, self._listen)
         self._heartbeat = Heartbeat(config, self._ledger, self._post)
 
         self._worker_id: bytes | None = None
@@ -102,10 +82,7 @@ class Worker:
         self._backoff = db.Backoff(base=0.05, cap=10.0)
         self._connecting = False
         self._seen = 0.0  # clock() of the last proof that the database knows us
-        self._idle = False  # as the database has it
-        self._full = False  # the last lease got all that it asked for
-        self._pending_since: float | None = None
-        self._busy_since: float | None = None
+        self._former: bytes | None = None  # the id we had before we were fenced
 
         self._stops = 0
         self._obeyed = 0
@@ -164,86 +141,14 @@ class Worker:
             if now - self._sent_at > _PATIENCE:
                 self._lost(psycopg.OperationalError("no answer"))
             return wake
-        if self._call is None:
-            wake = min(wake, self._plan(now))
+        if self._call is None and self._worker_id is not None:
+            self._call, due = self._agenda.next(self._worker_id, now)
+            wake = min(wake, due)
         if self._call is not None:
             if now < self._again_at:
                 return min(wake, self._again_at)
             self._send(self._call, now)
         return wake
-
-    def _plan(self, now: float) -> float:
-        """Decide whether an exchange is due, and build it; return when to decide again."""
-        crew = self._crew
-        results = crew.results
-        want = 0 if crew.draining else crew.want()
-        if results and self._pending_since is None:
-            self._pending_since = now
-        settle = bool(results) and (
-            len(results) >= BATCH // 2
-            or not crew.busy
-            or now - (self._pending_since or now) >= _COALESCE
-        )
-        wake = now + _COALESCE if results and not settle else now + 3600.0
-        if crew.notes and not settle:
-            settle = True
-        idle: bool | None = None
-        queue: Queue | None = None
-        lease = False
-        if want:
-            self._busy_since = None
-            queue = self._choose(now)
-            if queue is None and self._listen and not self._idle:
-                idle, queue, lease = True, self._queues[0], True
-            elif queue is not None:
-                lease = crew.free > len(crew.local) or want >= BATCH // 4
-            elif settle:
-                queue = self._queues[0]
-            wake = min(wake, *(q.poll_at for q in self._queues if not q.hot), now + 3600.0)
-            if queue is not None and queue.hot and not lease and not settle:
-                wake = now + _COALESCE
-        elif self._idle:
-            # Nobody should notify a worker that could not start anything.
-            self._busy_since = self._busy_since or now
-            if now - self._busy_since > self._config.poll:
-                idle = False
-        if self._idle and self._full and idle is None:
-            idle = False
-        if not (settle or lease or (idle is False and not want)):
-            return wake
-        self._build(queue, want, idle, now)
-        return now
-
-    def _build(self, queue: Queue | None, want: int, idle: bool | None, now: float) -> None:
-        crew = self._crew
-        assert self._worker_id is not None
-        lease_id, floors = None, None
-        if queue is not None and want:
-            lease_id, floors = self._ledger.ask(), queue.floors.ask(now)
-            self._queues.remove(queue)
-            self._queues.append(queue)
-        notes = list(crew.notes.values())
-        self._call = Call(
-            self._worker_id,
-            queue.name if queue is not None else self._queues[0].name,
-            lease_id,
-            want if lease_id else 0,
-            crew.results,
-            floors,
-            idle,
-            json.dumps(notes).encode() if notes else None,
-            timeout_us=int((self._config.timeout or 0) * 1e6),
-        )
-        crew.results = []
-        crew.notes = {}
-        self._pending_since = None
-
-    def _choose(self, now: float) -> Queue | None:
-        """Return the next queue that is worth asking, in turn; None: not now."""
-        for queue in self._queues:
-            if queue.hot or now >= queue.poll_at:
-                return queue
-        return None
 
     # The exchange
 
@@ -274,8 +179,7 @@ class Worker:
             call, self._call = self._call, None
             self._answered(call, rows)
         if line.notified():
-            for queue in self._queues:
-                queue.hot = True
+            self._agenda.wake()
 
     def _answered(self, call: Call, rows: list[tuple[Any, ...]]) -> None:
         self._backoff.reset()
@@ -284,47 +188,22 @@ class Worker:
             self._ledger.settled([result[0] for result in call.settle])
         if call.lease_id is not None:
             self._ledger.answered(call.lease_id, len(work))
-            queue = next(q for q in self._queues if q.name == call.queue)
-            self._full = len(work) >= call.limit
-            queue.hot = self._full
-            queue.poll_at = time.monotonic() + self._config.poll * random.uniform(0.8, 1.2)
-            if work:
-                queue.floors.learn([(row[PRIORITY], row[RUN_AT]) for row in work])
-        if call.idle is not None:
-            self._idle = call.idle
-            if call.idle:  # the flag is committed: look once more, then trust the NOTIFY
-                for queue in self._queues:
-                    queue.hot = True
+        self._agenda.answered(call, rows, work, time.monotonic())
         if len(work) < len(rows):
-            self._news(call, rows)
+            for row in rows:
+                if row[0] == b"lost":
+                    self._lose(row[1])
+                elif row[0] == b"cancel":
+                    self._crew.cancel(row[2])
         if work:
             self._crew.add([row[UNIT] for row in work])
             if self._crew.draining:
                 self._crew.recall()
 
-    def _news(self, call: Call, rows: list[tuple[Any, ...]]) -> None:
-        for row in rows:
-            if row[0] == b"lost":
-                self._lose(row[1])
-            elif row[0] == b"cancel":
-                self._crew.cancel(row[2])
-            elif row[0] == b"sweep":
-                # Answered for a while after each request: only a new one counts.
-                queue = next(q for q in self._queues if q.name == call.queue)
-                if row[RUN_AT] > queue.swept_at:
-                    queue.swept_at = row[RUN_AT]
-                    self._sweep(call.queue)
-
     def _lose(self, lease_id: bytes) -> None:
         if lease_id in self._ledger:
             log.warning("lease lost", extra={"lease_id": lease_id.hex()})
             self._crew.lose(lease_id)
-
-    def _sweep(self, name: str | None = None) -> None:
-        for queue in self._queues:
-            if name in (None, queue.name):
-                queue.floors.sweep()
-                queue.hot = True
 
     def _refused(self, exc: Refused) -> None:
         """Do what the SQLSTATE asks for; the call is still in `_call`."""
@@ -388,6 +267,9 @@ class Worker:
     def _register(self, conn: db.Connection) -> bytes:
         """Register under a new id: an answer that was lost may have made the last one real."""
         config = self._config
+        if self._former is not None:
+            # Its tools are dead already: nobody need wait for its ttl.
+            calls.deregister_worker(conn, uuid.UUID(bytes=self._former), "stopped")
         worker_id = uuid.uuid4()
         calls.register_worker(
             conn,
@@ -424,8 +306,7 @@ class Worker:
         self._backoff.reset()
         self._again_at = 0.0
         self._line = line
-        self._idle = False
-        self._sweep()
+        self._agenda.reconnected()
         self._selector.register(line, selectors.EVENT_READ, (self._spoken, None))
         if worker_id != self._worker_id:
             self._worker_id = worker_id
@@ -460,7 +341,7 @@ class Worker:
         for work_id in beat.cancel:
             self._crew.cancel(work_id)
         if beat.sweep:
-            self._sweep()
+            self._agenda.sweep()
         crew = self._crew
         self._link.notify(
             "WATCHDOG=1",
@@ -473,7 +354,7 @@ class Worker:
         self._crew.kill_all(0, None, why)
         self._ledger.clear()
         self._call = None
-        self._worker_id = None
+        self._former, self._worker_id = self._worker_id, None
         self._heartbeat.adopt(None)
         self._hang_up()
 

@@ -30,7 +30,15 @@ _START = (
     "from ordinaut.logs import logging_to_stderr; logging_to_stderr('info', 'text');"
     "sys.exit(guard.run(WorkerConfig.from_json(sys.stdin.read())))"
 )
-FAST = {"ttl": 3.0, "heartbeat": 0.3, "drain": 10.0, "poll": 0.1, "grace": 0.3, "concurrency": 1}
+FAST: dict[str, Any] = {
+    "runner": {"tools": {"python": {"modules": ["tests.loops.hands"]}}},
+    "ttl": 3.0,
+    "heartbeat": 0.3,
+    "drain": 10.0,
+    "poll": 0.1,
+    "grace": 0.3,
+    "concurrency": 1,
+}
 
 
 def wait_for(fact: Callable[[], Any], seconds: float = 15.0) -> Any:
