@@ -8,11 +8,11 @@ must not be able to call os.system.  With `strict = true` other modules are not 
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 from ordinaut import wire
@@ -20,7 +20,6 @@ from ordinaut.tools import output
 from ordinaut.tools.errors import ToolFailed
 from ordinaut.tools.registry import SETTLED, TOOLS, Context, Host
 from ordinaut.tools.secrets import REFERENCE
-from ordinaut.tools.signature import Signature
 
 PREFIX = "python:"
 
@@ -37,6 +36,10 @@ class PythonTool:
     """
 
     def __init__(self, function: Callable[..., Any], host: Host) -> None:
+        import inspect
+
+        from ordinaut.tools.signature import Signature
+
         self.function = function
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
         self._signature = Signature(function)
@@ -103,7 +106,7 @@ def find(name: str, config: dict[str, Any]) -> Callable[..., Any]:
         raise ToolFailed(f"{name}: {exc}", "E7001", retryable=True) from None
     if any(function is known for known in TOOLS.values()):
         return function
-    own = inspect.isfunction(function) and function.__module__ == path
+    own = isinstance(function, FunctionType) and function.__module__ == path
     if path not in modules or not own or attribute.startswith("_"):
         raise ToolFailed(
             f"{name}: not a tool; decorate it with @ordinaut.tool, or list {path} in"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 from ordinaut.tools import output
@@ -51,7 +50,8 @@ class Secrets:
         secret = os.environ.get(variable)
         if secret is None and self._directory:
             try:
-                secret = Path(self._directory, name).read_text().removesuffix("\n")
+                with open(os.path.join(self._directory, name)) as file:
+                    secret = file.read().removesuffix("\n")
             except FileNotFoundError:
                 pass
             except (OSError, ValueError) as exc:

@@ -37,6 +37,15 @@ _PLAIN: dict[Any, Schema] = {
     dict: {"type": "object"},
     list: {"type": "array"},
 }
+_INSTANCES: dict[str, Any] = {
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+    "null": type(None),
+    "object": dict,
+    "array": list,
+}
 _TEXTS: dict[Any, tuple[str, Convert]] = {
     datetime: ("date-time", datetime.fromisoformat),
     date: ("date", date.fromisoformat),
@@ -99,6 +108,9 @@ class Signature:
         if kinds.schemas:
             self.schema["$defs"] = kinds.schemas
         self._typed = any(properties.values())
+        # jsonschema takes as long to import as a child to start, so plain types are looked at
+        # here first; it is asked when there are others, or something does not fit.
+        self._plain = {name: _plain_types(schema) for name, schema in properties.items()}
         self._names = None if extra else properties.keys()
         self._required = frozenset(required)
 
@@ -123,6 +135,14 @@ class Signature:
         return {name: self._converted(name, value) for name, value in payload.items()}
 
     def _check(self, payload: dict[str, Any]) -> None:
+        for name, value in payload.items():
+            fits = self._plain.get(name, object)
+            if fits is None or not isinstance(value, fits):
+                break
+            if isinstance(value, bool) and fits not in (bool, object):  # it is an int, too
+                break
+        else:
+            return
         if self._validator is None:
             self._validator = _validator(self.schema)
         found = next(self._validator.iter_errors(payload), None)
@@ -138,6 +158,18 @@ class Signature:
             return convert(value)
         except (ValueError, TypeError, ArithmeticError) as exc:
             raise ToolFailed(f"{name}: {str(exc)[:500]}", "E2002") from None
+
+
+def _plain_types(schema: Schema) -> Any:
+    """Return what isinstance() can check a schema by, or None."""
+    if not schema:
+        return object
+    if schema.keys() <= {"type", "format", "description"} and isinstance(schema["type"], str):
+        return _INSTANCES[schema["type"]]
+    if schema.keys() == {"anyOf"}:
+        parts = [_plain_types(part) for part in schema["anyOf"]]
+        return None if None in parts else tuple(parts)
+    return None
 
 
 def _validator(schema: Schema) -> Any:
