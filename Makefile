@@ -28,6 +28,9 @@ check: .venv/.work  ## format, lint, types, layers, and the catalog of the insta
 race: .venv/.work  ## the named races
 	$(PYTEST) tests/races
 
+mutants: .venv/.work  ## break the engine, one guard at a time: a test must notice; [ONLY=lease] [SAMPLE=12]
+	$(BIN)/python -m tests.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) --processes $(N)
+
 bench: .venv/.work  ## how fast, beside a bare loop; [CHECK=1] fails on a missed ratio
 	@$(BIN)/ordinaut bench $(if $(CHECK),--check)
 
@@ -55,4 +58,4 @@ endif
 	@.ci/environment embedded,test,dev
 	@touch .venv/.demo $@
 
-.PHONY: help demo test check race bench bundle snapshot clean
+.PHONY: help demo test check race mutants bench bundle snapshot clean

@@ -160,6 +160,8 @@ def drop_all(dsn: str, prefix: str) -> None:
 def install(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         schema.install(conn)
+        if mutant := os.environ.get("ORDINAUT_TEST_MUTANT"):  # a file of SQL: tests/mutants
+            conn.execute(Path(mutant).read_bytes())
 
 
 def install_clock(dsn: str) -> None:
