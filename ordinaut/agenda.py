@@ -115,8 +115,7 @@ class Agenda:
             queue.hot = len(work) >= call.limit
             queue.poll_at = now + self._config.poll * random.uniform(0.8, 1.2)
             self._full = queue.hot and call.limit > 1
-            if work:
-                queue.floors.learn([(row[PRIORITY], row[RUN_AT]) for row in work])
+            queue.floors.learn([(row[PRIORITY], row[RUN_AT]) for row in work], queue.hot)
         if call.idle is not None:
             self._idle = call.idle
             if call.idle:

@@ -64,7 +64,7 @@ begin
             and y.priority = p.priority
             and y.run_at >= case
               when p_floors[p.priority] is null then '-infinity'
-              else least(p_floors[p.priority], p_now - interval '1 s')
+              else least(p_floors[p.priority], p_now - interval '50 ms')
             end
             and y.run_at <= p_now
           order by y.run_at

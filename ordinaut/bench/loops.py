@@ -99,8 +99,9 @@ class Exchanger:
         work = [row for row in rows if row[0] == "work"]
         n = len(work)
         self._settle = [None] * 6
+        times = [(row[5], (row[6] - _EPOCH) // _MICROSECOND) for row in work]
+        self._floors.learn(times, backlog=n == limit)
         if n:
-            self._floors.learn([(row[5], (row[6] - _EPOCH) // _MICROSECOND) for row in work])
             ids = [row[1] for row in work]
             self._settle = [
                 [lease] * n, ids, ["success"] * n, [_OUTPUT] * n, [None] * n, [10] * n

@@ -75,3 +75,21 @@ def test_jitter_keeps_workers_apart():
     assert len(times) > 10
     assert min(times) >= 400
     assert max(times) <= 600
+
+
+def test_a_backlog_looks_back_less_but_for_every_tenth_of_a_second():
+    floors = swept()
+    floors.learn([(5, NOW)], backlog=True)
+
+    margins = [NOW - floors.ask(at)[4] for at in (1.0, 1.05, 1.09, 1.1, 1.15)]
+
+    assert margins == [SECOND, SECOND // 20, SECOND // 20, SECOND, SECOND // 20]
+
+
+def test_a_batch_that_was_not_full_ends_the_backlog():
+    floors = swept()
+    floors.learn([(5, NOW)], backlog=True)
+    floors.ask(1.0)
+    floors.learn([])
+
+    assert floors.ask(1.01)[4] == NOW - SECOND
