@@ -57,6 +57,13 @@ begin
     perform ordinaut._finish_cancelled(ordinaut._item(v_parked));
     return 'cancelled';
   end if;
+  -- It ended while we waited for it: nobody would read the request.
+  if exists (
+    select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is not null
+  ) then
+    delete from ordinaut.cancel_request as c where c.run_id = p_run_id;
+    return 'too_late';
+  end if;
 
   perform ordinaut._journal('cancel_requested', p_run_id,
     p_detail => jsonb_build_object('note', p_note));

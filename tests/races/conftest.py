@@ -6,6 +6,7 @@ Fixtures of the races.  Noon is 2026-03-29 12:00:00 UTC by the boss's clock.
     work         enqueues n units; when the test ends, each is in exactly one place
     worker_id    a worker registered at noon, with a ttl of 60 s
     lend         leases ad hoc from noon for 60 s, and commits
+    unit, lease  one unit, and a lease of it
 """
 
 from __future__ import annotations
@@ -69,3 +70,14 @@ def lend(boss: Session) -> Callable[[int], UUID]:
         return lease_id
 
     return lease
+
+
+@pytest.fixture
+def unit(work: Callable[..., list[UUID]]) -> UUID:
+    [work_id] = work()
+    return work_id
+
+
+@pytest.fixture
+def lease(unit: UUID, lend: Callable[[int], UUID]) -> UUID:
+    return lend(1)

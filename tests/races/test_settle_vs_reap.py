@@ -26,17 +26,6 @@ REAP = "select ordinaut.reap()"
 
 
 @pytest.fixture
-def unit(work):
-    [work_id] = work()
-    return work_id
-
-
-@pytest.fixture
-def lease(unit, lend):
-    return lend(1)
-
-
-@pytest.fixture
 def worker(at):
     return at("worker", "12:00:59")
 

@@ -20,17 +20,6 @@ FAIL = "select * from ordinaut.fail_work(%s, %s, 'broken')"
 
 
 @pytest.fixture
-def unit(work):
-    [work_id] = work()
-    return work_id
-
-
-@pytest.fixture
-def lease(unit, lend):
-    return lend(1)
-
-
-@pytest.fixture
 def first(at):
     return at("first", "12:00:30")
 
