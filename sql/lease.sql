@@ -127,7 +127,8 @@ declare
   v_max integer;
   v_running bigint;
 begin
-  select q.max_running into v_max
+  -- Paused while we waited: then there is no room, whatever the limit.
+  select case when q.paused_at is null then q.max_running else 0 end into v_max
   from ordinaut.queue as q
   where q.queue = p_queue
   for no key update;
@@ -162,33 +163,28 @@ comment on function ordinaut._untake(ordinaut.work_item[]) is
   'Undo the taking of units that this lease will not hold.';
 
 -- Work that a worker died with may have killed it, and would take its batch with it again.  At
--- the head of the line it is leased alone; behind others it waits until it is the head.
+-- the head of the line it is leased alone; behind others it ends the batch, and is the head of
+-- the next: leasing what follows it would move the worker's floor past it.
 create or replace function ordinaut._isolate_suspect(p_work ordinaut.work_item[])
 returns ordinaut.work_item[]
 language plpgsql
 volatile
 as $fn$
 declare
-  v_kept ordinaut.work_item[];
-  v_rest ordinaut.work_item[];
+  v_n integer := 1;
 begin
-  if (p_work[1]).crashes > 0 then
-    v_kept := p_work[1:1];
-    v_rest := p_work[2:];
-  else
-    select
-      array_agg(i order by i.priority, i.run_at, i.work_id) filter (where i.crashes = 0),
-      array_agg(i) filter (where i.crashes > 0)
-    into v_kept, v_rest
-    from unnest(p_work) as i;
+  if (p_work[1]).crashes = 0 then
+    while (p_work[v_n + 1]).crashes = 0 loop
+      v_n := v_n + 1;
+    end loop;
   end if;
-  perform ordinaut._untake(v_rest);
-  return v_kept;
+  perform ordinaut._untake(p_work[v_n + 1:]);
+  return p_work[1:v_n];
 end
 $fn$;
 
 comment on function ordinaut._isolate_suspect(ordinaut.work_item[]) is
-  'Keep either one suspect alone or only units without crashes; put the rest back.';
+  'Keep the head alone if it is a suspect, else the units before the first; put the rest back.';
 
 create or replace function ordinaut._drop_cancelled(p_work ordinaut.work_item[])
 returns ordinaut.work_item[]
