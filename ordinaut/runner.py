@@ -144,9 +144,9 @@ class Runner:
 
     def _starter(self, tool: python.PythonTool) -> Run:
         if self._loop is None:
-            from ordinaut.tools.loop import Loop
+            from ordinaut.tools.loop import GRACE, Loop
 
-            self._loop = Loop(self)
+            self._loop = Loop(self, self._config.get("async_grace", GRACE))
         loop, cell = self._loop, self._cell
 
         def start(unit: wire.Unit) -> bytes:

@@ -46,7 +46,7 @@ class Reporter(Protocol):
 class Loop:
     """Runs async units; every method may be called from any thread."""
 
-    def __init__(self, reporter: Reporter, grace: float = GRACE) -> None:
+    def __init__(self, reporter: Reporter, grace: float) -> None:
         self._reporter = reporter
         self._grace = grace
         self._slots = threading.Semaphore(LIMIT)

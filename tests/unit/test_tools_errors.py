@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import socket
@@ -29,7 +28,7 @@ class Mute(Exception):
         (socket.gaierror(), "E1001", "network", True),
         (OSError(errno.ENETUNREACH, ""), "E1003", "network", True),
         (TimeoutError(), "E6001", "timeout", True),
-        (asyncio.TimeoutError(), "E6001", "timeout", True),
+        (TimeoutError(), "E6001", "timeout", True),
         (OSError(errno.ETIMEDOUT, ""), "E6001", "timeout", True),
         (ValueError(), "E2002", "validation", False),
         (output.NotStorable(), "E2002", "validation", False),

@@ -116,7 +116,15 @@ def test_secrets_are_masked_in_every_spelling_and_leave_json_whole() -> None:
 
 def test_jsonb_takes_everything(conn: psycopg.Connection[Any]) -> None:
     letters = "".join(map(chr, [*range(0x100), *range(0xD7F0, 0xE010), 0xFFFF, 0x10FFFF]))
-    values = [letters, {letters: letters}, nested(5000), math.nan, 1.7e308, 1 << 12_000, "é" * 10**6]
+    values = [
+        letters,
+        {letters: letters},
+        nested(5000),
+        math.nan,
+        1.7e308,
+        1 << 12_000,
+        "é" * 10**6,
+    ]
 
     for value in values:
         ((stored,),) = conn.execute(
