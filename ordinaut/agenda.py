@@ -90,7 +90,7 @@ class Agenda:
         if want:
             self._busy_since = None
             queue = self._choose(now)
-            if crew.free > len(crew.local) or want >= BATCH // 4:
+            if crew.spare > 0 or want >= BATCH // 4:
                 if queue is None and self._listen and not self._idle:
                     queue, idle = self._queues[0], True
                 if queue is None:

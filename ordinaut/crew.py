@@ -91,10 +91,17 @@ class Crew:
         """Is anything running, of ours or of a lost lease?"""
         return any(child.held or child.orphans for child in self._children.values())
 
+    @property
+    def spare(self) -> int:
+        """How many units more could start at once."""
+        spare = self.free - len(self.local)
+        if self.pace.all_shared:
+            spare += sum(child.room for child in self._children.values() if child.held)
+        return spare
+
     def want(self) -> int:
         """Return how many units to lease now."""
-        free = self.free - len(self.local)
-        return self.pace.want(self.slots, free, self.outstanding)
+        return self.pace.want(self.slots, self.spare, self.outstanding)
 
     def start(self, now: float) -> None:
         """Start a child in every slot that has none and need not wait."""

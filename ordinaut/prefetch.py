@@ -29,6 +29,7 @@ class Pace:
     def __init__(self) -> None:
         self._cost: dict[bytes, float] = {}
         self._mean: float | None = None
+        self._met: set[bytes] = set()
         self.shared: set[bytes] = set()  # tools that were seen to be async
 
     def learn(self, tool: bytes, units: int, seconds: float) -> None:
@@ -53,8 +54,14 @@ class Pace:
 
     def meet(self, tools: set[bytes]) -> None:
         """Take note of what was leased: while a tool is unknown, nothing is leased ahead."""
+        self._met = tools
         if not tools <= self._cost.keys():
             self._mean = None
+
+    @property
+    def all_shared(self) -> bool:
+        """Was what was leased last all async?  Then the next probably is."""
+        return bool(self._met) and self._met <= self.shared
 
     def want(self, slots: int, free: int, outstanding: int) -> int:
         """Return how many units to lease.

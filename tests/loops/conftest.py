@@ -173,14 +173,17 @@ def worker(prod_dsn: str, tmp_path: Path) -> Iterator[Callable[..., Running]]:
 def enqueue(db: psycopg.Connection[Any], witness: Witness) -> Callable[..., Any]:
     """enqueue("work", seconds=1): a run of tests.loops.hands.work; returns its id."""
 
-    def enqueue(tool: str = "work", *, timeout: str | None = None, **payload: Any) -> Any:
+    def enqueue(
+        tool: str = "work", *, timeout: str | None = None, attempts: int = 3, **payload: Any
+    ) -> Any:
         (row,) = db.execute(
             "select run_id from ordinaut.enqueue(%s, %s, p_timeout => %s::interval,"
-            ' p_retry => \'{"base": "10 ms", "cap": "10 ms"}\')',
+            ' p_max_attempts => %s, p_retry => \'{"base": "10 ms", "cap": "10 ms"}\')',
             [
                 f"python:tests.loops.hands.{tool}",
                 psycopg.types.json.Jsonb({"witness": witness.path} | payload),
                 timeout,
+                attempts,
             ],
         ).fetchall()
         return row[0]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 
-def work(witness: str, label: str = "", seconds: float = 0.0) -> str:
-    """Write "start", work for a while, write "end"."""
+def work(witness: str, label: str = "", seconds: float = 0.0, again: float | None = None) -> str:
+    """Write "start", work for a while (`again`: that long if it is not the first time)."""
+    if again is not None and os.path.exists(witness):
+        seconds = again
     note(witness, "start", label)
     time.sleep(seconds)
     note(witness, "end", label)
@@ -42,6 +47,28 @@ def hog(witness: str, seconds: float = 1.0) -> None:
     while time.monotonic() < until:
         sum(range(100_000))
     note(witness, "end", "")
+
+
+async def waits(
+    witness: str,
+    label: str = "",
+    seconds: float = 1.0,
+    again: float | None = None,
+    deaf: bool = False,
+) -> str:
+    """Write "start", wait on the event loop (`again`: that long if it is not the first time).
+
+    `deaf` ignores every cancellation.
+    """
+    if again is not None and f" {label}\n" in Path(witness).read_text():
+        seconds = again
+    note(witness, "start", label)
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        with contextlib.suppress(asyncio.CancelledError) if deaf else contextlib.nullcontext():
+            await asyncio.sleep(left)
+    note(witness, "end", label)
+    return label
 
 
 def note(witness: str, event: str, label: str) -> None:

@@ -56,7 +56,7 @@ def test_a_second_sigterm_means_now(db, worker, enqueue, witness):
 
 def test_a_killed_parent_is_reported_at_once(db, worker, enqueue, ended, witness):
     first, second = worker(ttl=600, heartbeat=5), None
-    run_id = enqueue(seconds=2)
+    run_id = enqueue(seconds=60, again=0)
     [start] = witness.wait("start")
     second = worker()
 
@@ -73,7 +73,7 @@ def test_a_killed_parent_is_reported_at_once(db, worker, enqueue, ended, witness
 def test_a_killed_guard_makes_the_parent_leave(db, worker, enqueue, ended, witness):
     first = worker(ttl=600, heartbeat=5)
     parent = first.parent
-    run_id = enqueue(seconds=2)
+    run_id = enqueue(seconds=60, again=0)
     [start] = witness.wait("start")
     worker()
 
@@ -88,7 +88,7 @@ def test_a_killed_guard_makes_the_parent_leave(db, worker, enqueue, ended, witne
 def test_when_guard_and_parent_die_the_ttl_decides(db, worker, enqueue, ended, witness):
     first = worker(ttl=1.5)
     parent = first.parent
-    run_id = enqueue(seconds=1)
+    run_id = enqueue(seconds=60, again=0)
     [start] = witness.wait("start")
     worker(ttl=1.5)
 
@@ -103,7 +103,7 @@ def test_when_guard_and_parent_die_the_ttl_decides(db, worker, enqueue, ended, w
 
 def test_a_hung_parent_is_killed_and_reported(db, worker, enqueue, ended, witness):
     first = worker(ttl=1.5)
-    run_id = enqueue(seconds=3)
+    run_id = enqueue(seconds=60, again=0)
     witness.wait("start")
 
     os.kill(first.parent, signal.SIGSTOP)
@@ -118,7 +118,7 @@ def test_a_hung_parent_is_killed_and_reported(db, worker, enqueue, ended, witnes
 
 def test_a_killed_child_costs_only_what_it_ran(db, worker, enqueue, ended, witness):
     worker()
-    victim = enqueue(seconds=1, label="victim")
+    victim = enqueue(seconds=60, again=0, label="victim")
     [start] = witness.wait("start")
     others = [enqueue(label=str(n)) for n in range(5)]
 

@@ -16,7 +16,7 @@ from tests.loops.conftest import alive, wait_for
 def test_a_zombie_stops_and_says_nothing(db, worker, enqueue, ended, witness):
     zombie = worker(ttl=1.5)
     parent = zombie.parent
-    run_id = enqueue(seconds=4, label="x")
+    run_id = enqueue(seconds=60, again=3)
     witness.wait("start")
 
     os.kill(zombie.guard.pid, signal.SIGSTOP)
@@ -101,11 +101,11 @@ def test_without_a_database_the_tools_are_stopped_before_the_ttl(private_pg, wor
 def test_a_timeout_kills_the_tool_and_what_it_started(worker, enqueue, ended, witness):
     worker(concurrency=2)
 
-    run = ended(enqueue("deaf", timeout="200 ms"))
+    run = ended(enqueue("deaf", timeout="200 ms", attempts=2))
 
     assert run.state == "timed_out"
     starts = witness.lines()
-    assert [line.event for line in starts] == ["start"] * run.max_attempts
+    assert [line.event for line in starts] == ["start"] * 2
     assert not any(alive(line.pid) for line in starts)
     wait_for(lambda: not any(alive(int(line.label)) for line in starts))
 
