@@ -36,6 +36,7 @@ import psycopg
 
 from ordinaut.binaries import find_bindir
 from tests import postgres
+from tests.mutants import plugin
 from tests.mutants.generate import FILES, Mutant, generate
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ PYTEST = (
     "-x",
     "-q",
     "--no-header",
-    "--tb=no",
+    "--tb=line",
     "-p",
     "no:cacheprovider",
     "-p",
@@ -86,14 +87,17 @@ class Runner:
             for function, killers in json.loads(MEMORY.read_text()).items():
                 self._memory[function].update(killers)
         self._lock = threading.Lock()
+        self._callers: dict[str, list[str]] = {}
         self.limit = 600.0
 
     def baseline(self) -> float:
         """Run the tests on the engine as it is; return how long they take."""
         began = time.monotonic()
-        code, output = self._pytest({})
+        calls = self._folder / "calls.json"
+        code, output = self._pytest({plugin.CALLS: str(calls)})
         if code != 0:
             sys.exit(f"the tests fail without any mutant:\n{output}")
+        self._callers = json.loads(calls.read_text())
         took = time.monotonic() - began
         self.limit = 30 + 3 * took
         return took
@@ -105,9 +109,15 @@ class Runner:
         file = self._folder / f"{mutant.id}.sql"
         file.write_text(mutant.sql)
         function = mutant.id.rpartition(":")[0]
-        first = "\n".join(self._likely(function, mutant.id))
+        chosen = self._chosen(mutant)
+        if not chosen:
+            return Result(mutant, "survived", "no test calls it")
+        file.with_suffix(".tests").write_text("\n".join(chosen))
         code, output = self._pytest(
-            {"ORDINAUT_TEST_MUTANT": str(file), "ORDINAUT_TEST_FIRST": first}
+            {
+                "ORDINAUT_TEST_MUTANT": str(file),
+                plugin.CHOSEN: str(file.with_suffix(".tests")),
+            }
         )
         seconds = time.monotonic() - began
         if code is None:
@@ -126,12 +136,17 @@ class Runner:
         MEMORY.parent.mkdir(exist_ok=True)
         MEMORY.write_text(json.dumps(self._memory, indent=0))
 
-    def _likely(self, function: str, mutant_id: str) -> list[str]:
-        """What killed this one before, then what kills mutants of its function."""
+    def _chosen(self, mutant: Mutant) -> list[str]:
+        """Return the tests that call its function; first what killed it or its like before."""
+        function = mutant.id.rpartition(":")[0]
+        if "\nlanguage sql\n" in mutant.sql:  # may be inlined, and is not counted then
+            callers = list(dict.fromkeys(t for tests in self._callers.values() for t in tests))
+        else:
+            callers = self._callers.get(function.partition(":")[2], [])
         with self._lock:
-            known = [*self._memory.get(mutant_id, ())]
-            known += [t for t, _ in self._memory.get(function, Counter[str]()).most_common()]
-        return list(dict.fromkeys(known))
+            likely = [*self._memory.get(mutant.id, ())]
+            likely += [t for t, _ in self._memory.get(function, Counter[str]()).most_common()]
+        return list(dict.fromkeys([t for t in likely if t in callers] + callers))
 
     def _loads(self, mutant: Mutant) -> bool:
         with psycopg.connect(self._dsn) as conn:
@@ -193,6 +208,7 @@ def runner() -> Iterator[Runner]:
     with postgres.private(bindir) as pg, tempfile.TemporaryDirectory() as folder:
         with psycopg.connect(pg.dsn, autocommit=True) as conn:
             conn.execute("alter role current_user set statement_timeout = '20s'")  # endless loops
+            conn.execute("alter role current_user set track_functions = 'all'")
         yield Runner(pg.dsn, bindir, Path(folder))
 
 
