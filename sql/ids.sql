@@ -24,7 +24,10 @@ language sql
 immutable
 parallel safe
 as $fn$
-  select substring(int8send((extract(epoch from p_at) * 1000)::bigint) from 3);
+  -- Through UTC, because extract() of a timestamptz is only stable: then this is not inlined, and
+  -- parsed again in every transaction that makes an id.
+  select substring(
+    int8send((extract(epoch from p_at at time zone 'UTC') * 1000)::bigint) from 3);
 $fn$;
 
 comment on function ordinaut._v7_prefix(timestamptz) is 'The 48 bits of time that begin a UUIDv7.';
