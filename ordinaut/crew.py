@@ -195,11 +195,6 @@ class Crew:
             self.results.clear()
             self.notes.clear()
 
-    def bury_all(self) -> None:
-        """Wait for the children that were killed, and read what they said last."""
-        for child in list(self._children.values()):
-            self._drain(child)
-
     def close(self, patience: float = 1.0) -> None:
         """Let idle children end by themselves, for a moment."""
         until = time.monotonic() + patience
@@ -359,14 +354,7 @@ class Crew:
         self.results.append((unit[LEASE], unit[WORK], outcome, None, error, 0))
 
     def _drain(self, child: Child) -> None:
-        """Read the last words of a child that has ended or is about to, then bury it."""
-        if self._children.get(child.slot) is not child:
-            return
-        if child.process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.process.wait(max(0.0, (child.kill_at or 0.0) - time.monotonic()))
-            child.signal(9)
-            child.process.wait()
+        """Read the last words of a child that has ended, then bury it."""
         with contextlib.suppress(EOFError):
             for message in child.receive():
                 self._hear(child, message)

@@ -28,22 +28,21 @@ import time
 import uuid
 from collections import deque
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import psycopg
 from psycopg import errors
 
-from ordinaut import calls, db
+from ordinaut import db
 from ordinaut.agenda import Agenda
 from ordinaut.crew import EX_CONFIG, Crew, Misconfigured
+from ordinaut.enlist import NOT_INSTALLED, enlist
 from ordinaut.errors import ConfigurationError, VersionSkew
 from ordinaut.exchange import UNIT, Call, Line, Refused
 from ordinaut.guard import Link
 from ordinaut.heartbeat import Beat, Heartbeat, clock
 from ordinaut.ledger import Ledger
 from ordinaut.logs import logging_to_stderr
-from ordinaut.version import API, __version__
 from ordinaut.workerconfig import WorkerConfig
 
 __all__ = ["WorkerConfig", "run_worker"]
@@ -53,12 +52,6 @@ log = logging.getLogger(__name__)
 EX_TEMPFAIL = 75
 _PATIENCE = 15.0  # seconds for an answer before the connection counts as dead
 _LAST_WORDS = 5.0  # seconds that a stop waits for a database that is away
-_NOT_INSTALLED = (
-    errors.UndefinedFunction,
-    errors.InvalidSchemaName,
-    errors.UndefinedTable,
-    errors.InsufficientPrivilege,
-)
 
 
 class Worker:
@@ -233,63 +226,23 @@ class Worker:
     def _connect(self) -> None:
         """Begin to connect; the outcome comes as a message to `_connected`."""
         self._connecting = True
-        worker_id = self._worker_id
+        known = None if self._worker_id is None else (self._worker_id, self._seen)
 
         def work() -> None:
-            conn: db.Connection | None = None
             try:
-                conn = self._open()
-                found = worker_id
-                if found is None:
-                    began, found = clock(), self._register(conn)
-                else:
-                    began = self._seen
-                line = Line(conn, pooled=self._config.pooled, listen=self._listen)
-                self._post((line, found, began, None))
+                line, worker_id, seen = enlist(self._config, self._crew.tools, known, self._former)
+                self._post((line, worker_id, seen, None))
             except Exception as exc:  # not handled here: raised again in the loop
-                if conn is not None:
-                    conn.close()
                 self._post((None, None, 0.0, exc))
 
         threading.Thread(target=work, name="connect", daemon=True).start()
-
-    def _open(self) -> db.Connection:
-        config = self._config
-        return db.connect(
-            config.dsn,
-            name=f"ordinaut worker {config.name or ''}".strip(),
-            pooled=config.pooled,
-            connect_timeout=timedelta(seconds=5),
-            lock_timeout=timedelta(seconds=2),
-            statement_timeout=timedelta(seconds=10),
-        )
-
-    def _register(self, conn: db.Connection) -> bytes:
-        """Register under a new id: an answer that was lost may have made the last one real."""
-        config = self._config
-        if self._former is not None:
-            # Its tools are dead already: nobody need wait for its ttl.
-            calls.deregister_worker(conn, uuid.UUID(bytes=self._former), "stopped")
-        worker_id = uuid.uuid4()
-        calls.register_worker(
-            conn,
-            worker_id,
-            config.queues,
-            self._crew.tools,
-            name=config.name or f"{socket.gethostname()} {os.getpid()}",
-            version=__version__,
-            api=API,
-            ttl=timedelta(seconds=config.ttl),
-            concurrency=config.concurrency,
-        )
-        return worker_id.bytes
 
     def _connected(
         self, line: Line | None, worker_id: bytes | None, began: float, exc: Exception | None
     ) -> None:
         self._connecting = False
         if exc is not None:
-            if isinstance(exc, _NOT_INSTALLED):
+            if isinstance(exc, NOT_INSTALLED):
                 raise ConfigurationError(
                     f"this database cannot be used: {str(exc).strip()}",
                     "Run `ordinaut install` on it, and let this role call what is installed.",
