@@ -1,6 +1,8 @@
 /*
  * What may enter.  Every argument that would poison a loop later is refused here, with the name
  * of the argument and the reason; nothing is half-written, because a check precedes each write.
+ *
+ * Lengths are counted apart from patterns: {0,199} makes 200 states of one, and a match 8 us.
  */
 
 create or replace function ordinaut._refuse(p_message text, p_hint text default null)
@@ -27,7 +29,7 @@ language plpgsql
 immutable
 as $fn$
 begin
-  if p_value is null or p_value !~ '^[a-z][a-z0-9_.-]{0,62}$' then
+  if p_value is null or length(p_value) > 63 or p_value !~ '^[a-z][a-z0-9_.-]*$' then
     perform ordinaut._refuse(
       format('%s %L is not a name', p_what, left(p_value, 80)),
       'Lowercase letters, digits, _ . - only, a letter first, at most 63.');
@@ -44,7 +46,7 @@ language plpgsql
 immutable
 as $fn$
 begin
-  if p_tool is null or p_tool !~ '^[A-Za-z][A-Za-z0-9_.:-]{0,199}$' then
+  if p_tool is null or length(p_tool) > 200 or p_tool !~ '^[A-Za-z][A-Za-z0-9_.:-]*$' then
     perform ordinaut._refuse(
       format('tool %L is not a tool name', left(p_tool, 80)),
       'Letters, digits, _ . : - only, a letter first, at most 200: echo, '

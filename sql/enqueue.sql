@@ -289,7 +289,8 @@ begin
     select count(*) = v_n as ok
     from item as i
     where
-      i.tool ~ '^[A-Za-z][A-Za-z0-9_.:-]{0,199}$'
+      length(i.tool) <= 200
+      and i.tool ~ '^[A-Za-z][A-Za-z0-9_.:-]*$'
       and i.priority between 1 and 9
       and i.max_attempts between 1 and 1000
       and i.queue = p_queue
@@ -327,9 +328,9 @@ begin
     -- Keys in one order, whoever sends them: two bulk calls cannot deadlock on them.
     order by coalesce(e.value ->> 'idempotency_key', e.value ->> 'run_id'), e.ord
   loop
+    ord := v_ord;
     begin
-      return query
-      select v_ord, q.run_id, q.outcome
+      select q.run_id, q.outcome into run_id, outcome
       from ordinaut.enqueue(
         coalesce(v_item ->> 'tool', p_tool),
         coalesce(v_item -> 'payload', '{}'),
@@ -346,6 +347,11 @@ begin
         nullif(v_item -> 'retry', 'null'),
         (v_item ->> 'timeout')::interval,
         (v_item ->> 'run_id')::uuid) as q;
+      -- The items' order, as above: with one instant for all, chance would decide it.
+      update ordinaut.due_work as w
+      set run_at = v_now - (v_n - v_ord) * interval '1 us'
+      where outcome = 'new' and w.work_id = enqueue_many.run_id and w.run_at = v_now;
+      return next;
     exception
       when data_exception or program_limit_exceeded then
         raise exception using

@@ -49,7 +49,9 @@ language plpgsql
 stable
 as $fn$
 begin
-  if p_task.name is null or p_task.name !~ '^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$' then
+  if p_task.name is null or length(p_task.name) > 100
+    or p_task.name !~ '^[A-Za-z0-9][A-Za-z0-9_.-]*$'
+  then
     perform ordinaut._refuse(format('name %L is not a task name', left(p_task.name, 120)),
       'Letters, digits, _ . - only, a letter or digit first, at most 100.');
   end if;
