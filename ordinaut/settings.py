@@ -84,6 +84,9 @@ class Settings(BaseSettings):
         default_factory=dict, description="which tools a worker offers: sql, shell, python"
     )
     tool_role: str | None = Field(None, description="role of the connection that tools get")
+    secrets_dir: Path | None = Field(
+        None, description='files that payloads name as {"$secret": file}'
+    )
     keep: str = Field("30 days", description="how long finished runs stay")
     data: Path = Field(Path(".ordinaut"), description="where `ordinaut dev` keeps its database")
     log_format: Literal["text", "json"] = Field("text", description="of log lines")

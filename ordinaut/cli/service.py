@@ -59,7 +59,12 @@ def worker(
         poll=settings.poll.total_seconds(),
         notify=settings.notify,
         pooled=settings.pooled,
-        runner={"tools": settings.tools, "tool_role": settings.tool_role},
+        runner={
+            "tools": settings.tools,
+            "tool_role": settings.tool_role,
+            "pooled": settings.pooled,
+            "secrets_dir": str(settings.secrets_dir) if settings.secrets_dir else None,
+        },
         log_level=settings.log_level,
         log_format=settings.log_format,
     )
