@@ -6,7 +6,7 @@ start walks all of them at every lease.  So a worker passes the highest run_at o
 less a margin for work that commits late.  The bound is a hint and never needed for correctness:
 what it hides, a sweep finds.
 
-    every call of a backlog, while batches come full   bound - 50 ms
+    every call of a backlog, while batches come full   bound - 10 ms
     other calls, and every 0.1 s   bound - 1 s
     every 5 s                      bound - 60 s
     every 60 s, at the start, after a reconnect, and on request   no bound
@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 
 PRIORITIES = 9
 SECOND = 1_000_000
-_BRIEF = SECOND // 20
+_BRIEF = SECOND // 100
 
 
 class Floors:

@@ -83,7 +83,7 @@ def test_a_backlog_looks_back_less_but_for_every_tenth_of_a_second():
 
     margins = [NOW - floors.ask(at)[4] for at in (1.0, 1.05, 1.09, 1.1, 1.15)]
 
-    assert margins == [SECOND, SECOND // 20, SECOND // 20, SECOND, SECOND // 20]
+    assert margins == [SECOND, SECOND // 100, SECOND // 100, SECOND, SECOND // 100]
 
 
 def test_a_batch_that_was_not_full_ends_the_backlog():
