@@ -100,6 +100,7 @@ declare
   v_id uuid;
   v_holder uuid;
   v_task_id uuid;
+  v_n integer := 0;
 begin
   perform ordinaut._check_count('limit', p_limit, 1, 100000);
   if p_run_id is not null then
@@ -153,6 +154,7 @@ begin
     order by r.run_id
     limit p_limit
   loop
+    v_n := v_n + 1;
     v_id := ordinaut.uuid_generate_v7(v_now);
     v_holder := ordinaut._claim_once('retry:' || v_run.run_id, v_id, '365 days');
     if v_holder <> v_id then
@@ -163,7 +165,9 @@ begin
     insert into ordinaut.due_work (work_id, run_id, task_id, queue, priority, run_at, scheduled_for,
       enqueued_at, attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit,
       idempotency_key, retry, retry_of, payload)
-    values (v_id, v_id, v_run.task_id, v_run.queue, v_run.priority, v_now, v_run.scheduled_for,
+    values (v_id, v_id, v_run.task_id, v_run.queue, v_run.priority,
+      -- Microseconds apart, so that they run oldest first.
+      v_now - greatest(10000 - v_n, 0) * interval '1 us', v_run.scheduled_for,
       v_now, 0, 0, 0, v_run.max_attempts, v_run.timeout, v_run.tool, v_run.key, v_run.key_limit,
       'retry:' || v_run.run_id, v_run.retry, v_run.run_id, v_run.payload);
     insert into ordinaut.payload (run_id, body)

@@ -68,6 +68,8 @@ begin
   decided as (
     select
       s.task_id, s.task, s.at,
+      -- Microseconds apart, so that what is made up for runs oldest first.
+      p_now - (s.back - 1) * interval '1 us' as run_at,
       case
         when (s.task).catchup = 'all' then true
         when (s.task).catchup = 'none' then s.at >= p_now - (s.task).grace
@@ -102,7 +104,7 @@ begin
     insert into ordinaut.due_work (work_id, run_id, task_id, queue, priority, run_at, scheduled_for,
       enqueued_at, attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit, retry,
       payload)
-    select n.run_id, n.run_id, d.task_id, (d.task).queue, (d.task).priority, p_now, d.at, p_now,
+    select n.run_id, n.run_id, d.task_id, (d.task).queue, (d.task).priority, d.run_at, d.at, p_now,
       0, 0, 0, (d.task).max_attempts, (d.task).timeout, (d.task).tool, (d.task).key,
       case when (d.task).key is not null then (d.task).key_limit end, (d.task).retry,
       case when pg_column_size((d.task).payload) <= 2000 then (d.task).payload end
