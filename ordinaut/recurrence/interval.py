@@ -1,0 +1,66 @@
+"""Durations: what PostgreSQL and ISO 8601 call one, as far as it has one length."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from ordinaut.recurrence.occurrence import InvalidSchedule
+
+_UNITS = {
+    "s": 1, "sec": 1, "secs": 1, "second": 1, "seconds": 1,
+    "m": 60, "min": 60, "mins": 60, "minute": 60, "minutes": 60,
+    "h": 3600, "hr": 3600, "hrs": 3600, "hour": 3600, "hours": 3600,
+    "d": 86400, "day": 86400, "days": 86400, "w": 604800, "week": 604800, "weeks": 604800,
+    "ms": 0.001, "millisecond": 0.001, "milliseconds": 0.001,
+}  # fmt: skip
+_CALENDAR = {"mon", "mons", "month", "months", "y", "yr", "yrs", "year", "years"}
+_WORD = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([a-z]*)[\s,]*", re.ASCII)
+_CLOCK = re.compile(r"([0-9]{1,5}):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]{1,6})?))?", re.ASCII)
+_ISO = re.compile(r"p(?:([0-9.]+)w)?(?:([0-9.]+)d)?(?:t(?:([0-9.]+)h)?(?:([0-9.]+)m)?"
+                  r"(?:([0-9.]+)s)?)?", re.ASCII)  # fmt: skip
+
+LEAST, MOST = timedelta(seconds=1), timedelta(days=3650)
+
+
+def parse_interval(text: str) -> timedelta:
+    """Read `90 s`, `1 hour 30 min`, `01:30:00`, `PT15M`; a bare number is seconds, a day 24 hours.
+
+    Raises:
+        InvalidSchedule: it is none, or has months or years, or is not 1 s to 3650 days.
+    """
+    words = text.strip().lower()
+    seconds = _seconds(words) if 0 < len(words) <= 100 else None
+    if seconds is None:
+        raise InvalidSchedule("interval", f"{text[:40]!r} is not a duration like 90 s or 12 hours")
+    if not LEAST.total_seconds() <= seconds <= MOST.total_seconds():
+        raise InvalidSchedule("interval", f"{text[:40]} is not between 1 s and 3650 days")
+    return timedelta(seconds=seconds)
+
+
+def _seconds(text: str) -> float | None:
+    if match := _CLOCK.fullmatch(text):
+        return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3] or 0)
+    if text.startswith("p"):
+        if re.match(r"p[^t]*[ym]", text):
+            raise InvalidSchedule("interval", "months and years differ in length; use an rrule")
+        match = _ISO.fullmatch(text)
+        if not match or not any(match.groups()):
+            return None
+        try:
+            parts = [float(part or 0) for part in match.groups()]
+        except ValueError:
+            return None
+        return sum(n * size for n, size in zip(parts, (604800, 86400, 3600, 60, 1), strict=True))
+    total, position = 0.0, 0
+    while position < len(text):
+        match = _WORD.match(text, position)
+        if not match:
+            return None
+        if match[2] in _CALENDAR:
+            raise InvalidSchedule("interval", "months and years differ in length; use an rrule")
+        if match[2] not in _UNITS and (match[2] or match[0] != text):
+            return None
+        total += float(match[1]) * _UNITS.get(match[2], 1)
+        position = match.end()
+    return total
