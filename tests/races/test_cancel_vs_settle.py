@@ -8,6 +8,7 @@ Neither waits for the other.  A completion that comes first wins, and leaves no 
     cancel committed       success all the same: what is done is done
     complete rolled back   the request stands, and the next beat tells the worker
     complete committed     too late
+    part of a batch        the worker is told of what it still holds only
     cancelled by exchange  the unit ends cancelled; without a request it is only released
 """
 
@@ -85,6 +86,21 @@ def test_complete_committed(lease, unit, worker, operator, boss):
     worker.commit()
 
     assert operator.one(CANCEL, unit) == "too_late"
+
+
+def test_part_of_a_batch(work, worker_id, worker, operator):
+    a, b = sorted(work(2))
+    lease_id = uuid4()
+    worker.run(*exchange(worker_id, lease_id, 2))
+    worker.commit()
+    worker.run(COMPLETE, lease_id, a)
+    assert [operator.one(CANCEL, u) for u in (a, b)] == ["requested", "requested"]
+    operator.commit()
+    worker.commit()
+
+    beat = "select * from ordinaut.heartbeat(%s, p_lease_ids => array[%s])"
+    assert kinds(worker.run(*exchange(worker_id, None, 0))) == [("cancel", b)]
+    assert kinds(worker.run(beat, worker_id, lease_id)) == [("cancel", b)]
 
 
 @pytest.mark.parametrize(("asked", "state"), [(True, "cancelled"), (False, "pending")])

@@ -88,6 +88,9 @@ def test_a_bad_error(held, units, worker_id, worker, boss):
 def test_not_a_unit_of_the_lease(held, units, work, worker_id, worker, boss):
     [stranger] = work()
     done = [(held, u, "success") for u in [*units[:2], stranger, *units[3:]]]
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        worker.run(*exchange(worker_id, None, 0, done))
+    worker.rollback()
     rows = worker.run(*exchange(worker_id, None, 0, done, careful=True))
     worker.commit()
 

@@ -88,6 +88,7 @@ def test_a_suspect_behind_others(work, crash, boss, worker, at):
     assert sorted(first) == sorted(urgent)
     assert second == [suspect]
     assert sorted(lease(worker)) == sorted(younger)
+    assert [unit(boss, u).attempt for u in [suspect, *younger]] == [2, 1, 1]
 
 
 def test_two_leases_at_once(work, crash, boss, worker, at):

@@ -7,7 +7,7 @@ Twins take turns on the worker's lock, which another worker does not meet:
     first rolled back      the twin waits, then does it all
     first finds no work    the twin settles nothing, and leases what came since
     first settles failures the journal tells them once
-    one worker, another    neither waits
+    one worker, another    neither waits, nor is given the other's batch
 """
 
 from __future__ import annotations
@@ -114,3 +114,12 @@ def test_another_worker_does_not_wait(held, work, worker_id, first, twin, boss):
     assert kinds(twin.run(*exchange(other, uuid4(), 3))) == [("work", c)]
     first.commit()
     twin.commit()
+
+
+def test_another_worker_is_not_given_the_batch(held, first, boss):
+    lease_id, _ = held
+    other = uuid4()
+    boss.run("select ordinaut.register_worker(%s, '{default}', '{echo}')", other)
+    boss.commit()
+
+    assert first.run(*exchange(other, lease_id, 3)) == []
