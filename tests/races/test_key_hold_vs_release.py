@@ -82,7 +82,7 @@ def test_settle_lease(line, holder, newcomer, at, boss):
 
 
 def test_settled_lease(line, holder, newcomer, boss):
-    a, b = line(2)
+    _, b = line(2)
     lease, _ = lease_one(holder)
     holder.run(COMPLETE, lease)
     holder.commit()
@@ -107,7 +107,7 @@ def test_lease_settle(line, holder, newcomer, at, boss):
 
 
 def test_lease_rolled_back(line, holder, newcomer, boss):
-    a, b = line(2)
+    _, b = line(2)
     lease, _ = lease_one(holder)
     newcomer.run(LEASE, "w2", 1)
     newcomer.rollback()
@@ -118,7 +118,7 @@ def test_lease_rolled_back(line, holder, newcomer, boss):
 
 
 def test_parked_settle(line, holder, newcomer, at, boss):
-    a, b, c = line(3)
+    _, b, c = line(3)
     lease, _ = lease_one(holder)
     assert newcomer.run(LEASE, "w2", 2) == []
     newcomer.commit()
