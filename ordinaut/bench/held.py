@@ -21,18 +21,26 @@ _BEAT = 0.02
 
 
 def held_snapshot(lab: Lab, quick: bool) -> Iterator[Figure]:
-    seconds, count = (6.0, 10_000) if quick else (20.0, 20_000)
-    with lab.database() as dsn, lab.connect(dsn) as conn, lab.connect(dsn) as holder:
-        exchanger = Exchanger(conn)
-        fill(conn, 2000)
-        exchanger.drain()
+    seconds, count, rounds = (6.0, 4000, 5) if quick else (20.0, 8000, 10)
+    # The horizon is a database's own: the one beside it is free, and takes turns with it.
+    with (
+        lab.database() as dsn, lab.connect(dsn) as conn, lab.connect(dsn) as holder,
+        lab.database() as other, lab.connect(other) as beside,
+    ):  # fmt: skip
+        sides = [(conn, Exchanger(conn)), (beside, Exchanger(beside))]
+        for side, exchanger in sides:
+            fill(side, 2000)
+            exchanger.drain()
+        stuck: list[float] = []
+        free: list[float] = []
         with holder.transaction():
             holder.execute("set transaction isolation level repeatable read")
             holder.execute("select 1")
-            times = _steady(conn, exchanger, seconds)
-            stuck = _drains(conn, exchanger, count)
-        conn.execute("vacuum ordinaut.due_work, ordinaut.lease")
-        free = _drains(conn, exchanger, count)
+            times = _steady(*sides[0], seconds)
+            for _ in range(rounds):
+                for (side, exchanger), rates in zip(sides, (stuck, free), strict=True):
+                    fill(side, count)
+                    rates.append(rate(count, exchanger.drain))
     tenth = max(1, len(times) // 10)
     first, last = median(times[:tenth]) * 1e3, median(times[-tenth:]) * 1e3
     yield Figure(f"lease p50, held snapshot, first {seconds / 10:.1g} s", [first], "ms")
@@ -41,7 +49,7 @@ def held_snapshot(lab: Lab, quick: bool) -> Iterator[Figure]:
         last / first, "start", [Target(2.0, most=True, ratio=True, firm=True)],
     )  # fmt: skip
     yield Figure(
-        "exchange loop under it", stuck, "runs/s", median(stuck) / median(free), "without",
+        "exchange loop under it", stuck, "runs/s", max(stuck) / max(free), "without",
         [Target(0.8, ratio=True, firm=True)],
     )  # fmt: skip
 
@@ -61,11 +69,3 @@ def _steady(conn: Conn, exchanger: Exchanger, seconds: float) -> list[float]:
     exchanger.drain()
     conn.execute("reset synchronous_commit")
     return times
-
-
-def _drains(conn: Conn, exchanger: Exchanger, count: int) -> list[float]:
-    rates = []
-    for _ in range(3):
-        fill(conn, count)
-        rates.append(rate(count, exchanger.drain))
-    return rates
