@@ -71,6 +71,8 @@ with (
 create index due_work_next_idx on ordinaut.due_work (queue, priority, run_at);
 create index due_work_task_idx on ordinaut.due_work (task_id) where task_id is not null;
 create index due_work_key_idx on ordinaut.due_work (key) where key is not null;
+-- Normally empty: whether a lease must look out for work that a worker died with.
+create index due_work_suspect_idx on ordinaut.due_work (queue) where crashes > 0;
 
 -- Held back by something other than time.  Whoever removes the reason moves the row back.
 create table ordinaut.parked (

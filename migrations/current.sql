@@ -62,6 +62,7 @@ with (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autova
 
 CREATE INDEX due_work_key_idx ON ordinaut.due_work USING btree (key) WHERE (key IS NOT NULL);
 CREATE INDEX due_work_next_idx ON ordinaut.due_work USING btree (queue, priority, run_at);
+CREATE INDEX due_work_suspect_idx ON ordinaut.due_work USING btree (queue) WHERE (crashes > 0);
 CREATE INDEX due_work_task_idx ON ordinaut.due_work USING btree (task_id) WHERE (task_id IS NOT NULL);
 
 create table ordinaut.hold (

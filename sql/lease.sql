@@ -44,6 +44,13 @@ begin
   if v_max_running is not null then
     v_limit := least(v_limit, ordinaut._room_to_run(p_queue));
   end if;
+  -- A suspect ends its batch, and what lies behind it is taken and put back: in small bites.
+  if exists (
+    select from ordinaut.due_work as w
+    where w.queue = p_queue and w.crashes > 0 and w.run_at <= p_now
+  ) then
+    v_limit := least(v_limit, 10);
+  end if;
 
   -- Again, while all that was taken had to be parked: an empty answer sends a worker to sleep.
   for v_round in 1..20 loop
