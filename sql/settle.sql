@@ -44,7 +44,9 @@ returns timestamptz
 language sql
 stable  -- what it calls is: declared immutable, it would not be inlined
 as $fn$
-  select greatest(p_leased_at, p_now - least(p_elapsed, 3155760000000000) * interval '1 us');
+  -- Nor after it ended: the clock may have stepped back since.
+  select least(
+    greatest(p_leased_at, p_now - least(p_elapsed, 3155760000000000) * interval '1 us'), p_now);
 $fn$;
 
 comment on function ordinaut._started_at(timestamptz, bigint, timestamptz) is
