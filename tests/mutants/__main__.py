@@ -1,7 +1,7 @@
 """
 make mutants: break the engine in one place at a time, and demand that a test notices.
 
-    python -m tests.mutants [PREFIX] [--sample N] [--processes N] [--list]
+    python -m tests.mutants [PREFIX] [--sample N] [--processes N] [--tests PATH …] [--list]
 
 PREFIX is a file, file:function, or one id.  Exit 1 when a mutant survives that survivors.toml does
 not argue, when an argued one is killed, or when an argument names no mutant.
@@ -27,7 +27,7 @@ import threading
 import time
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +74,16 @@ class Result:
 class Runner:
     """Runs the tests on mutants, one pytest each."""
 
-    def __init__(self, dsn: str, bindir: Path, folder: Path) -> None:
+    def __init__(self, dsn: str, bindir: Path, folder: Path, tests: Sequence[str]) -> None:
         self._folder = folder
         self._bindir = bindir
         self._databases = postgres.Databases(dsn, "mutants")
         self._dsn = self._databases.dsn_of(self._databases.named("loads"))
         postgres.install(self._dsn)
         self._server = dsn
-        self._tests = [t for t in TESTS if any((ROOT / t).glob("**/test_*.py")) or t[-3:] == ".py"]
+        self._tests = [
+            t for t in tests if any((ROOT / t).glob("**/test_*.py")) or (ROOT / t).is_file()
+        ]
         self._memory: dict[str, Counter[str]] = defaultdict(Counter)
         with contextlib.suppress(OSError, ValueError):
             for function, killers in json.loads(MEMORY.read_text()).items():
@@ -200,7 +202,7 @@ def sample(mutants: list[Mutant], n: int) -> list[Mutant]:
 
 
 @contextlib.contextmanager
-def runner() -> Iterator[Runner]:
+def runner(tests: Sequence[str]) -> Iterator[Runner]:
     memory = Path("/dev/shm")
     if memory.is_dir() and shutil.disk_usage(memory).free > 2**30:
         tempfile.tempdir = str(memory)  # a clone of a template is 45 ms there, 330 on a disk
@@ -209,7 +211,7 @@ def runner() -> Iterator[Runner]:
         with psycopg.connect(pg.dsn, autocommit=True) as conn:
             conn.execute("alter role current_user set statement_timeout = '20s'")  # endless loops
             conn.execute("alter role current_user set track_functions = 'all'")
-        yield Runner(pg.dsn, bindir, Path(folder))
+        yield Runner(pg.dsn, bindir, Path(folder), tests)
 
 
 def judge(results: Iterable[Result], reasons: dict[str, str]) -> list[str]:
@@ -244,6 +246,7 @@ def main() -> int:
     parser.add_argument("only", nargs="?", default="", help="a file, file:function, or an id")
     parser.add_argument("--sample", type=int, help="this many of them, the same each time")
     parser.add_argument("--processes", type=int, default=AT_ONCE)
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="while writing one: only these")
     parser.add_argument("--list", action="store_true", help="show them, run nothing")
     options = parser.parse_args()
 
@@ -261,7 +264,7 @@ def main() -> int:
     known = {m.id for m in generate()}
     wrong = [f"argued, and no such mutant: {i}" for i in reasons if i not in known]
     results = []
-    with runner() as run, ThreadPoolExecutor(options.processes) as pool:
+    with runner(options.tests) as run, ThreadPoolExecutor(options.processes) as pool:
         print(f"{len(mutants)} mutants; the tests alone took {run.baseline():.0f} s", flush=True)
         try:
             for r in pool.map(run.run, mutants):

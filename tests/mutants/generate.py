@@ -255,9 +255,11 @@ def _of_lock(tokens: list[Token], i: int) -> Iterator[Edit]:
 
 
 def _assigns(tokens: list[Token], i: int) -> bool:
-    """Say whether this = gives a column of an update its value."""
+    """Say whether this = gives a column of an update, or an error, its value."""
     if tokens[i].text != "=" or tokens[i - 1].inside != tokens[i].inside:
         return False
+    if tokens[i - 1].text in ("errcode", "message", "detail", "hint"):
+        return True
     for j in range(i - 1, -1, -1):
         t = tokens[j]
         if t.depth < tokens[i].depth:
