@@ -38,9 +38,12 @@ begin
     if found then
       return case when v_epoch.server_run = v_run then v_epoch.seen_since else p_now end;
     end if;
-    insert into ordinaut.server_epoch (only_row, server_run, seen_since, clock_high)
-    values (true, v_run, p_now - interval '1 day', p_now)
-    on conflict on constraint server_epoch_pk do nothing;
+    -- The first reap of all; one beside it must not wait for it either.
+    if pg_try_advisory_xact_lock(hashtextextended('ordinaut.server_epoch', 7146)) then
+      insert into ordinaut.server_epoch (only_row, server_run, seen_since, clock_high)
+      values (true, v_run, p_now - interval '1 day', p_now)
+      on conflict on constraint server_epoch_pk do nothing;
+    end if;
     return coalesce((select e.seen_since from ordinaut.server_epoch as e), p_now);
   end if;
 

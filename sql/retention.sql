@@ -154,6 +154,10 @@ declare
   v_n bigint;
 begin
   perform ordinaut._check_span('keep', coalesce(p_keep, '-1 s'), '1 day', '36500 days');
+  -- A twin holds the lock of every table here: we would fail, and undo what we did, after 200 ms.
+  if not pg_try_advisory_xact_lock(hashtextextended('ordinaut.partitions', 7146)) then
+    return;
+  end if;
   return query select 'partitions made', ordinaut.ensure_partitions();
   return query select 'task_run partitions dropped', ordinaut._drop_old('task_run', v_before);
   return query select 'run_log partitions dropped', ordinaut._drop_old('run_log', v_before);
@@ -168,7 +172,14 @@ begin
   return query select 'old runs of no partition', v_n;
   delete from ordinaut.occurrence_default as o where o.scheduled_for < v_before;
 
-  delete from ordinaut.hold as h where h.held_until < ordinaut.now();
+  delete from ordinaut.hold as h
+  where (h.key, h.slot) in (
+    select e.key, e.slot
+    from ordinaut.hold as e
+    where e.held_until < ordinaut.now()
+    -- An enqueue takes the key over just now.
+    for update skip locked
+  );
   get diagnostics v_n = row_count;
   return query select 'idempotency keys expired', v_n;
 end
@@ -177,4 +188,4 @@ $fn$;
 comment on function ordinaut.prune(interval) is
   'Keep house: make the coming partitions, drop those whose every row is older than p_keep (at '
   'least a day), and forget idempotency keys that ran out. A drop that would wait for others is '
-  'left to the next call. Returns what was done. Errors: invalid_parameter_value.';
+  'left to the next call. Returns what was done; no rows while another call is at it. Errors: invalid_parameter_value.';

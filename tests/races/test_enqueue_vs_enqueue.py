@@ -10,6 +10,7 @@ Race: two producers enqueue with the same idempotency key.
     ended, enqueue            the key outlives its run by its time, and is then free again
     ended, enqueue, enqueue   at the end of its time only one takes it over
     ended, prune, enqueue     a key that prune forgot is free
+    enqueue, prune            a key that is being taken over is skipped
     prune, enqueue            an enqueue that finds its key being forgotten waits, and is new
 """
 
@@ -146,6 +147,16 @@ def test_ended_prune_enqueue(ended, at, boss):
     assert boss.one("select count(*) from ordinaut.hold") == 0
     boss.commit()
     assert enqueue(late)[1] == "new"
+
+
+def test_enqueue_prune(ended, at, boss):
+    housekeeper, producer = at("housekeeper", "13:00:01"), at("producer", "13:00:01")
+    run_id, outcome = enqueue(producer)
+    assert outcome == "new"
+    assert housekeeper.run("select * from ordinaut.prune()")  # does not wait, or fail
+    housekeeper.commit()
+    producer.commit()
+    assert enqueue(producer) == (run_id, "existing")
 
 
 def test_prune_enqueue(ended, at, boss):
