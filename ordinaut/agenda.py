@@ -173,6 +173,7 @@ class Agenda:
             idle,
             json.dumps(notes).encode() if notes else None,
             timeout_us=int((self._config.timeout or 0) * 1e6),
+            since=self._pending_since,
         )
         crew.results = []
         crew.notes = {}

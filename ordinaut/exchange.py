@@ -17,6 +17,7 @@ settles nothing twice.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from struct import Struct
@@ -64,7 +65,12 @@ _UUID_SIZE = b"\x00\x00\x00\x10"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One exchange, ready to be sent as often as it takes."""
+    """One exchange, ready to be sent as often as it takes.
+
+    Attributes:
+        since: time.monotonic() when the first of the results came.  The database counts a start
+            back from its own clock, so what a result waited for belongs to what it took.
+    """
 
     worker_id: bytes
     queue: str
@@ -76,6 +82,7 @@ class Call:
     notes: bytes | None = None
     careful: bool = False
     timeout_us: int = 0  # for units that bring none
+    since: float | None = None
 
     def carefully(self) -> Call:
         """The same call, unit by unit, after a data error."""
@@ -86,13 +93,14 @@ class Call:
         settle: list[bytes | None] = [None] * 6
         if self.settle:
             leases, works, outcomes, outputs, failures, elapsed = zip(*self.settle, strict=True)
+            waited = 0 if self.since is None else int((time.monotonic() - self.since) * 1e6)
             settle = [
                 uuids(leases),
                 uuids(works),
                 texts([o.encode() for o in outcomes]),
                 texts(outputs),
                 texts(failures),
-                bigints(elapsed),
+                bigints([took + waited for took in elapsed]),
             ]
         return [
             self.worker_id,
