@@ -16,7 +16,7 @@ import pytest
 
 from tests.places import places, run, unit
 
-LEASE = "select * from ordinaut.lease_work('w')"
+LEASE = "select * from ordinaut.lease_work('w', p_for => '1 hour')"
 REAP = "select ordinaut.reap()"
 
 
