@@ -185,6 +185,11 @@ begin
     select
       'manual', 'it has no schedule: run_now() starts it', null::timestamptz, null::timestamptz,
       p_task_id::text;
+  elsif v_task.next_run is null then
+    return query
+    select
+      'exhausted', 'its schedule has no occurrence left: update_task() can give it another',
+      v_task.last_run, null::timestamptz, p_task_id::text;
   elsif v_task.next_run > ordinaut.now() then
     return query
     select

@@ -29,8 +29,9 @@ select test.done('2');
 select test.eq(test.leased('keys'), '3', 'one ends, one starts');
 select test.eq(test.leased('keys'), null, 'and no more');
 select test.done('1');
+select test.eq(test.leased('keys'), '4', 'first in,');
 select test.done('3');
-select test.eq(test.leased('keys'), '4 5', 'first in, first out');
+select test.eq(test.leased('keys'), '5', 'first out');
 select test.enqueued(1, '{"queue": "keys", "key": "host b"}');
 select test.eq(test.leased('keys'), '1', 'another key is another matter');
 
