@@ -1,9 +1,9 @@
 """
 make mutants: break the engine in one place at a time, and demand that a test notices.
 
-    python -m tests.mutants [PREFIX] [--sample N] [--processes N] [--tests PATH …] [--list]
+    python -m tests.mutants [PREFIX …] [--sample N] [--processes N] [--tests PATH …] [--list]
 
-PREFIX is a file, file:function, or one id.  Exit 1 when a mutant survives that survivors.toml does
+A PREFIX is a file, file:function, or one id.  Exit 1 when a mutant survives that survivors.toml does
 not argue, when an argued one is killed, or when an argument names no mutant.
 
 One private server for the whole run, in memory where there is room; per mutant a pytest of its
@@ -243,18 +243,18 @@ def table(results: list[Result], reasons: dict[str, str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants")
-    parser.add_argument("only", nargs="?", default="", help="a file, file:function, or an id")
+    parser.add_argument("only", nargs="*", default=[""], help="files, file:functions, or ids")
     parser.add_argument("--sample", type=int, help="this many of them, the same each time")
     parser.add_argument("--processes", type=int, default=AT_ONCE)
     parser.add_argument("--tests", nargs="+", default=TESTS, help="while writing one: only these")
     parser.add_argument("--list", action="store_true", help="show them, run nothing")
     options = parser.parse_args()
 
-    mutants = generate(options.only)
+    mutants = generate(*options.only)
     if options.sample is not None:
         mutants = sample(mutants, options.sample)
     if not mutants:
-        sys.exit(f"no mutant begins with {options.only!r}")
+        sys.exit(f"no mutant begins with {' or '.join(options.only)}")
     if options.list:
         for m in mutants:
             print(f"{m.id:48} {m.line:4}  {m.edit}")

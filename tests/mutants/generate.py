@@ -79,10 +79,10 @@ class Edit:
     new: str
 
 
-def generate(only: str = "") -> list[Mutant]:
-    """Return the mutants whose ids begin with `only`: a file, file:function, or one id."""
+def generate(*only: str) -> list[Mutant]:
+    """Return the mutants whose ids begin with one of `only`: a file, file:function, or an id."""
     found = [m for file in FILES for m in of_file(file, (SQL / f"{file}.sql").read_text())]
-    return [m for m in found if m.id.startswith(only)]
+    return [m for m in found if m.id.startswith(only or "")]
 
 
 def of_file(file: str, text: str) -> list[Mutant]:

@@ -155,6 +155,8 @@ select ordinaut.register_worker(gen_random_uuid(), '{tool}', '{a}') as w \gset
 select lease as tool, units as o from test.lend('tool', 1) \gset
 select test.settle(:'tool', :'o', '{declined}');
 select test.eq(test.places(:'o'), array['due 1.0'], 'it is tried again in a second');
+select test.eq((select count(*) from ordinaut.queue as q where q.queue = 'tool' and q.sweep_requested_at is not null), 0,
+  'and nobody looks for it before');
 
 -- Cancels: a success beats them, everything else does not, and each is for one run.
 select lease as stop, units as s from test.lend('stop', 4) \gset
