@@ -54,6 +54,7 @@ from ordinaut.work as w where w.run_id = :'run_id';
 select test.travel('90 min');
 
 -- Neither a release nor a snooze is charged, and a release keeps its place in line.
+select test.travel('1 s');
 select run_id as younger from ordinaut.enqueue('mail') \gset
 select lease_id from ordinaut.lease_work('me') \gset
 select test.eq(outcome, 'released', 'given back') from ordinaut.release_work(:'lease_id', p_note => 'deploy');
