@@ -23,7 +23,7 @@ from ordinaut.recurrence.zone import Zone
 UNITS = {
     "HOURLY": timedelta(hours=1), "MINUTELY": timedelta(minutes=1), "SECONDLY": timedelta(seconds=1)
 }  # fmt: skip
-MAX_MISSES = 2500  # periods looked at in vain, jumps included, before a search gives up: ~40 ms
+MAX_MISSES = 2000  # periods looked at in vain, jumps included, before a search gives up: ~40 ms
 
 
 @dataclass(slots=True)
