@@ -28,6 +28,9 @@ check: .venv/.work  ## format, lint, types, layers, and the catalog of the insta
 race: .venv/.work  ## the named races
 	$(PYTEST) tests/races
 
+stress: .venv/.work  ## many workers, faults, and a witness outside the database; [SIZE=100000]
+	SIZE=$(or $(SIZE),100000) $(PYTEST) tests/stress
+
 mutants: .venv/.work  ## break the engine, one guard at a time: a test must notice; [ONLY=lease] [SAMPLE=12]
 	$(BIN)/python -m tests.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) --processes $(N)
 
@@ -58,4 +61,4 @@ endif
 	@.ci/environment embedded,test,dev
 	@touch .venv/.demo $@
 
-.PHONY: help demo test check race mutants bench bundle snapshot clean
+.PHONY: help demo test check race stress mutants bench bundle snapshot clean
