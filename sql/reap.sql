@@ -88,7 +88,11 @@ begin
     where w.ctid = any (array(
       select y.ctid
       from ordinaut.due_work as y
-      where y.run_at > p_now and y.run_at <= p_high and y.scheduled_for is null
+      -- The highest clock was noted a while before the step; what came since lies above it.
+      where
+        y.run_at > p_now
+        and y.run_at <= p_high + interval '1 min'
+        and y.scheduled_for is null
       for update skip locked
     ))
     returning w.*
