@@ -171,6 +171,8 @@ def _condition(tokens: list[Token], i: int) -> tuple[int, int, bool] | None:
         return i + 1, _end(tokens, i + 1, _CLAUSE_ENDS), False
     if (word == "if" and before in _STATEMENT_STARTS) or word == "elsif":
         return i + 1, _end(tokens, i + 1, frozenset(("then",))), True
+    if word == "while":
+        return i + 1, _end(tokens, i + 1, frozenset(("loop",))), True
     if word == "when" and before in ("exit", "continue"):
         return i + 1, _end(tokens, i + 1, frozenset((";",))), True
     if word == "when" and tokens[i].inside == "case":

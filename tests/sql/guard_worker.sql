@@ -92,8 +92,8 @@ select test.ok((select w.seen_at < ordinaut.now() from ordinaut.worker as w wher
 -- Cancels and sweeps are told to whom they concern.
 select ordinaut.complete_work(:'l3', (:'u3'::uuid[])[1]);
 insert into ordinaut.cancel_request (run_id, requested_by, requested_at)
-select u.id, 'x', ordinaut.now() from unnest(array[(:'u3'::uuid[])[1], (:'u3'::uuid[])[2], (:'uy'::uuid[])[1]]) as u (id);
-select test.eq(test.beat(:'me'), array['cancel'], 'mine, not what has ended') ;
+select u.id, 'x', ordinaut.now() from unnest(:'u3'::uuid[] || (:'u1'::uuid[])[1] || (:'uy'::uuid[])[1]) as u (id);
+select test.eq(test.beat(:'me'), array['cancel', 'cancel'], 'mine, not what has ended');
 select test.eq(test.beat(:'you'), array['cancel'], 'yours');
 delete from ordinaut.cancel_request;
 select test.eq(test.beat(:'me'), '{}', 'no more');
@@ -108,7 +108,7 @@ select test.eq(test.beat(:'me'), array['sweep'], 'mine');
 select test.eq(test.beat(:'me'), '{}', 'once');
 
 -- Ad-hoc leases are extended, never cut, and only while they stand.
-select lease_id as adhoc, work_id as adhoc_unit from ordinaut.lease_work('hand', 'default', 1, '10 min') \gset
+select lease_id as adhoc, work_id as adhoc_unit from ordinaut.lease_work('hand', 'default', 2, '10 min') limit 1 \gset
 select lease_id as other from ordinaut.lease_work('hand', 'default', 1, '2 min') \gset
 select test.eq(test.beat(:'adhoc'), '{}', 'it lives');
 select test.eq((select l.expires_at from ordinaut.lease as l where l.lease_id = :'adhoc'), ordinaut.now() + interval '10 min', 'no shorter');
@@ -120,6 +120,9 @@ select ordinaut.cancel_run(:'adhoc_unit') as c \gset
 insert into ordinaut.cancel_request (run_id, requested_by, requested_at) values ((:'u1'::uuid[])[1], 'x', ordinaut.now());
 select test.eq(test.beat(:'adhoc'), array['cancel'], 'its cancel is told');
 select test.eq(test.beat(:'other'), '{}', 'to it alone');
+select ordinaut.complete_work(:'adhoc', :'adhoc_unit');
+insert into ordinaut.cancel_request (run_id, requested_by, requested_at) values (:'adhoc_unit', 'x', ordinaut.now());
+select test.eq(test.beat(:'adhoc'), '{}', 'and not for what has ended');
 delete from ordinaut.cancel_request;
 
 -- Reaping: ad-hoc leases at their end, workers past their ttl, and nothing else.
