@@ -30,7 +30,7 @@ import pytest
 from psycopg.rows import namedtuple_row
 
 SIZE = int(os.environ.get("SIZE", "10000"))
-PATIENCE = 30 + SIZE / 100  # seconds without an end mean that something is lost
+PATIENCE = 40 + SIZE / 500  # seconds without an end mean that something is lost
 
 EXCHANGE = """select * from ordinaut.exchange(%s, 'default', %s, %s, %s::uuid[], %s::uuid[],
   %s::text[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[])"""
@@ -104,8 +104,9 @@ class Worker:
             self.witness.give(unit.key)
         rows = self.conn.execute(EXCHANGE, args).fetchall()
         if self.random.random() < 0.05:
-            again = self.conn.execute(EXCHANGE, args).fetchall()
-            if work(again) and work(again) != work(rows):
+            # One that had leased nothing may lease now: only the second answer was heard.
+            first, rows = rows, self.conn.execute(EXCHANGE, args).fetchall()
+            if work(first) and work(rows) != work(first):
                 self.witness.faults.append(f"{args[1]} was answered in two ways")
             rows = [row for row in rows if row.kind != "already"]
         self.witness.faults += [
@@ -183,7 +184,7 @@ def test_exactly_once(prod_dsn: str, tmp_path: Path, workers: int, items: int) -
         for worker in crew:
             worker.conn.close()
 
-    assert witness.faults == []
+    assert (witness.faults, witness.left) == ([], 0)
     lines = witness.lines()
     ran = Counter(int(n) for what, _, n in lines if what == "ran")
     assert [n for n in range(items) if ran[n] != 1] == []
