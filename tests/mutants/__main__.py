@@ -3,8 +3,8 @@ make mutants: break the engine in one place at a time, and demand that a test no
 
     python -m tests.mutants [PREFIX …] [--sample N] [--processes N] [--tests PATH …] [--list]
 
-A PREFIX is a file, file:function, or one id.  Exit 1 when a mutant survives that survivors.toml does
-not argue, when an argued one is killed, or when an argument names no mutant.
+A PREFIX is a file, file:function, or one id.  Exit 1 when a mutant survives that survivors.toml
+does not argue, when an argued one is killed, or when an argument names no mutant.
 
 One private server for the whole run, in memory where there is room; per mutant a pytest of its
 own with ORDINAUT_TEST_MUTANT, which makes its databases from a template with the mutant in it.
@@ -144,7 +144,9 @@ class Runner:
         if "\nlanguage sql\n" in mutant.sql:  # may be inlined, and is not counted then
             callers = list(dict.fromkeys(t for tests in self._callers.values() for t in tests))
         else:
-            callers = self._callers.get(function.partition(":")[2], [])
+            callers = [
+                t for f in (function.partition(":")[2], "*") for t in self._callers.get(f, ())
+            ]
         with self._lock:
             likely = [*self._memory.get(mutant.id, ())]
             likely += [t for t, _ in self._memory.get(function, Counter[str]()).most_common()]

@@ -42,18 +42,23 @@ def _counted(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _called(dsn: str) -> list[str]:
+    """Return the functions that the sessions of this test called, or * when nobody can tell."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         # A session tells its counts when it ends, which may be a moment after it was closed.
         others = "select from pg_stat_activity as a where a.datname = current_database()" + (
             " and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'"
         )
-        deadline = time.monotonic() + 2
-        while conn.execute(others).fetchone() and time.monotonic() < deadline:
-            time.sleep(0.01)
         counted = "select f.funcname from pg_stat_user_functions as f where f.calls > 0"
-        called = [name for (name,) in conn.execute(counted)]
+        called: list[str] = []
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            left = conn.execute(others).fetchone() is None
+            called = [name for (name,) in conn.execute(counted)]
+            if left and called:
+                break
+            time.sleep(0.02)
         conn.execute("select pg_stat_reset()")
-    return called
+    return called or ["*"]
 
 
 def pytest_sessionfinish() -> None:
