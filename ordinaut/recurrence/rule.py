@@ -161,7 +161,7 @@ def _rule(text: str) -> Rule:
     rule = Rule()
     for word in text.upper().split(";"):
         name, equals, value = word.partition("=")
-        if not equals or not value:
+        if not name or not equals or not value:
             raise InvalidSchedule("RRULE", f"{word[:40]!r} is not a part like FREQ=DAILY")
         if name in rule.parts:
             raise InvalidSchedule(name, "is given twice")
