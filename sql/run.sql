@@ -92,6 +92,7 @@ begin
       cross join unnest(l.work) as u
       where
         coalesce(p_state, 'running') = 'running' and u.run_id >= v_since
+        and u.work_id <> all (l.settled)
         and (v_task_id is null or u.task_id = v_task_id)
         and (p_queue is null or u.queue = p_queue) and (p_tool is null or u.tool = p_tool)
       order by u.run_id desc

@@ -56,7 +56,8 @@ select test.eq(count(*), 0::bigint, 'of the last day') from ordinaut.failing;
 -- list_runs and find_run.
 select test.eq(array_agg(r.run_id), array[:'bad']::uuid[], 'by state') from ordinaut.list_runs(p_state => 'failed') as r;
 select test.eq(count(*), 1::bigint, 'by queue') from ordinaut.list_runs(p_queue => 'other') as r;
-select test.eq(count(*), 2::bigint, 'so many') from ordinaut.list_runs(p_limit => 2) as r;
+select test.eq(count(*), n, 'so many: ' || n) from generate_series(1::bigint, 7) as n, ordinaut.list_runs(p_limit => n::integer) as r group by n;
+select test.eq(array_agg(r.run_id), array[:'held']::uuid[], 'what runs is not what its lease has settled') from ordinaut.list_runs(p_state => 'running') as r;
 select test.eq(count(*), 0::bigint, 'since then') from ordinaut.list_runs(p_since => ordinaut.now()) as r;
 select test.eq(f, :'good'::uuid, 'by the end of its id') from ordinaut.find_run(right(:'good', 12)) as f;
 
