@@ -55,6 +55,17 @@ select test.eq(test.take('crash'), 'c', 'then the rest');
 select test.eq((select array_agg((u.attempt)) from ordinaut.lease as l cross join unnest(l.work) as u where l.queue = 'crash'),
   array[1, 1, 1]::smallint[], 'each its first attempt');
 
+-- While a suspect waits, its queue is leased in small bites; no other queue is.
+select test.line(q.q, (select jsonb_agg('{"tool": "ta"}'::jsonb) from generate_series(1, 12))::text)
+from (values ('bite'), ('calm'), ('soon')) as q (q);
+update ordinaut.due_work as w set crashes = 1
+where w.queue = 'bite' and w.run_at = (select max(x.run_at) from ordinaut.due_work as x where x.queue = 'bite');
+select run_id as later from ordinaut.enqueue('ta', p_queue => 'soon', p_delay => '1 s') \gset
+update ordinaut.due_work as w set crashes = 1 where w.run_id = :'later';
+select test.eq(length(test.take('bite', 20)), 10, 'ten');
+select test.eq(length(test.take('calm', 20)), 12, 'all');
+select test.eq(length(test.take('soon', 20)), 12, 'a suspect that is not due is no hurry, nor leased');
+
 -- A cancel that came while the unit moved is found by its next lease, and is for it alone.
 select run_id as c1 from ordinaut.enqueue('ta', p_queue => 'stop') \gset
 select run_id as c2 from ordinaut.enqueue('tb', p_queue => 'stop') \gset
