@@ -47,13 +47,13 @@ select ordinaut.complete_work(l.lease_id, (l.work[1]).work_id) from ordinaut.lea
 select test.eq(length(test.take('few')), 1, 'an end makes room');
 
 -- Suspects are leased alone; what is behind them waits.
-select test.line('crash', '[{"tool": "ta"}, {"tool": "tb"}, {"tool": "tc"}]');
-update ordinaut.due_work as w set crashes = 1 where w.tool = 'tb' and w.queue = 'crash';
-select test.eq(test.take('crash'), 'a', 'up to the suspect');
-select test.eq(test.take('crash'), 'b', 'then it, alone');
-select test.eq(test.take('crash'), 'c', 'then the rest');
+select test.line('crash', '[{"tool": "ta"}, {"tool": "tb"}, {"tool": "tc"}, {"tool": "td"}]');
+update ordinaut.due_work as w set crashes = 1 where w.tool = 'tc' and w.queue = 'crash';
+select test.eq(test.take('crash'), 'ab', 'up to the suspect');
+select test.eq(test.take('crash'), 'c', 'then it, alone');
+select test.eq(test.take('crash'), 'd', 'then the rest');
 select test.eq((select array_agg((u.attempt)) from ordinaut.lease as l cross join unnest(l.work) as u where l.queue = 'crash'),
-  array[1, 1, 1]::smallint[], 'each its first attempt');
+  array[1, 1, 1, 1]::smallint[], 'each its first attempt');
 
 -- While a suspect waits, its queue is leased in small bites; no other queue is.
 select test.line(q.q, (select jsonb_agg('{"tool": "ta"}'::jsonb) from generate_series(1, 12))::text)
