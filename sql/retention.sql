@@ -186,6 +186,7 @@ end
 $fn$;
 
 comment on function ordinaut.prune(interval) is
-  'Keep house: make the coming partitions, drop those whose every row is older than p_keep (at '
-  'least a day), and forget idempotency keys that ran out. A drop that would wait for others is '
-  'left to the next call. Returns what was done; no rows while another call is at it. Errors: invalid_parameter_value.';
+  'Keep house: make the coming partitions, drop those older than p_keep (at least a day; a run '
+  'counts from its enqueue), and forget idempotency keys that ran out. A drop that would wait '
+  'for others is left to the next call. Returns what was done; no rows while another call is at '
+  'it. Errors: invalid_parameter_value.';

@@ -34,7 +34,9 @@ begin
     status_at = ordinaut.now()
   where t.task_id = v_task_id
   returning t.* into v_task;
-  perform ordinaut._plan(v_task, ordinaut.now());
+  -- A once whose time passed while it was paused has not fired: its catchup policy decides.
+  perform ordinaut._plan(v_task,
+    case v_task.schedule_kind when 'once' then '-infinity' else ordinaut.now() end);
   perform ordinaut._journal(p_event, p_task_id => v_task_id,
     p_detail => jsonb_build_object('note', p_note));
   return p_status;
@@ -82,7 +84,8 @@ $fn$;
 
 comment on function ordinaut.resume_task(text, text) is
   'Fire a paused task again, from its next occurrence after now: what passed meanwhile does not '
-  'come in a burst. Errors: OR020, OR010 (cancelled), OR031 (completed or invalid).';
+  'come in a burst; a once that passed fires now, or is recorded as missed if its catchup is '
+  'none. Errors: OR020, OR010 (cancelled), OR031 (completed or invalid).';
 
 create or replace function ordinaut.cancel_task(p_task text, p_note text default null)
 returns text
