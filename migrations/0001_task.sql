@@ -14,7 +14,9 @@ create table ordinaut.task (
   schedule_kind  text        not null,
   schedule_expr  text,
   timezone       text        not null,
-  start_at       timestamptz,            -- no occurrence before it; the anchor of an interval
+  dst_gap        text,                   -- null: the rule of the kind
+  dst_overlap    text,
+  start_at       timestamptz,            -- no occurrence before it; anchor and DTSTART
   end_at         timestamptz,
   key            text,                   -- at most key_limit runs with this key at once
   key_limit      integer     not null,
@@ -36,7 +38,9 @@ create table ordinaut.task (
   constraint task_status_known
     check (status in ('active', 'paused', 'completed', 'cancelled', 'invalid')),
   constraint task_schedule_kind_known
-    check (schedule_kind in ('once', 'interval', 'manual')),
+    check (schedule_kind in ('once', 'interval', 'cron', 'rrule', 'manual')),
+  constraint task_dst_gap_known check (dst_gap in ('shift', 'skip')),
+  constraint task_dst_overlap_known check (dst_overlap in ('first', 'second', 'both')),
   constraint task_catchup_known check (catchup in ('all', 'latest', 'none')),
   constraint task_priority_range check (priority between 1 and 9),
   constraint task_key_limit_positive check (key_limit >= 1),
@@ -49,9 +53,15 @@ create table ordinaut.task_schedule (
   task_id        uuid        not null,
   revision       integer     not null,   -- of the definition that planned this row
   next_run       timestamptz,            -- null: nothing is planned
-  upcoming       timestamptz[],          -- kinds that a planner expands; null for the others
-  planned_until  timestamptz,
+  -- The rest of the plan is for kinds that a planner expands, cron and rrule; null for others.
+  upcoming       timestamptz[],          -- null: to be planned
+  dst            jsonb,                  -- {"2027-03-14T07:00:00Z": "gap …"}: what DST did to them
+  planned_until  timestamptz,            -- nothing but upcoming occurs up to here
+  planned_at     timestamptz,
   tzdata         text,                   -- the IANA release that planned upcoming
+  is_exhausted   boolean     not null default false,  -- nothing occurs after upcoming
+  plan_after     timestamptz,            -- nothing up to here is wanted
+  replan_at      timestamptz,            -- when the plan runs short; null: never
   fired_until    timestamptz,            -- decided up to here; only moves forward
   last_run       timestamptz,
   fired_count    bigint      not null default 0,
@@ -65,6 +75,9 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_
 create index task_schedule_next_idx
   on ordinaut.task_schedule (next_run)
   where next_run is not null;
+create index task_schedule_replan_idx
+  on ordinaut.task_schedule (replan_at)
+  where replan_at is not null;
 
 -- The primary key is what makes firing twice impossible, however many schedulers run.
 create table ordinaut.occurrence (
@@ -72,6 +85,7 @@ create table ordinaut.occurrence (
   scheduled_for  timestamptz not null,
   decision       text        not null,
   reason         text,
+  dst            text,                   -- what a change of the clocks did to it
   run_id         uuid,
   decided_at     timestamptz not null,
   constraint occurrence_pk primary key (task_id, scheduled_for),

@@ -108,6 +108,7 @@ create table ordinaut.occurrence (
   scheduled_for  timestamp with time zone not null,
   decision       text not null,
   reason         text,
+  dst            text,
   run_id         uuid,
   decided_at     timestamp with time zone not null,
   constraint occurrence_pk PRIMARY KEY (task_id, scheduled_for),
@@ -216,6 +217,8 @@ create table ordinaut.task (
   schedule_kind  text not null,
   schedule_expr  text,
   timezone       text not null,
+  dst_gap        text,
+  dst_overlap    text,
   start_at       timestamp with time zone,
   end_at         timestamp with time zone,
   key            text,
@@ -235,11 +238,13 @@ create table ordinaut.task (
   updated_at     timestamp with time zone not null,
   constraint task_pk PRIMARY KEY (task_id),
   constraint task_catchup_known CHECK ((catchup = ANY (ARRAY['all'::text, 'latest'::text, 'none'::text]))),
+  constraint task_dst_gap_known CHECK ((dst_gap = ANY (ARRAY['shift'::text, 'skip'::text]))),
+  constraint task_dst_overlap_known CHECK ((dst_overlap = ANY (ARRAY['first'::text, 'second'::text, 'both'::text]))),
   constraint task_key_limit_positive CHECK ((key_limit >= 1)),
   constraint task_max_attempts_positive CHECK ((max_attempts >= 1)),
   constraint task_name_key UNIQUE (namespace, name),
   constraint task_priority_range CHECK (((priority >= 1) AND (priority <= 9))),
-  constraint task_schedule_kind_known CHECK ((schedule_kind = ANY (ARRAY['once'::text, 'interval'::text, 'manual'::text]))),
+  constraint task_schedule_kind_known CHECK ((schedule_kind = ANY (ARRAY['once'::text, 'interval'::text, 'cron'::text, 'rrule'::text, 'manual'::text]))),
   constraint task_status_known CHECK ((status = ANY (ARRAY['active'::text, 'paused'::text, 'completed'::text, 'cancelled'::text, 'invalid'::text])))
 )
 with (fillfactor=80);
@@ -284,8 +289,13 @@ create table ordinaut.task_schedule (
   revision       integer not null,
   next_run       timestamp with time zone,
   upcoming       timestamp with time zone[],
+  dst            jsonb,
   planned_until  timestamp with time zone,
+  planned_at     timestamp with time zone,
   tzdata         text,
+  is_exhausted   boolean not null default false,
+  plan_after     timestamp with time zone,
+  replan_at      timestamp with time zone,
   fired_until    timestamp with time zone,
   last_run       timestamp with time zone,
   fired_count    bigint not null default 0,
@@ -296,6 +306,7 @@ create table ordinaut.task_schedule (
 with (fillfactor=70, autovacuum_vacuum_scale_factor=0.05, autovacuum_vacuum_cost_delay=0);
 
 CREATE INDEX task_schedule_next_idx ON ordinaut.task_schedule USING btree (next_run) WHERE (next_run IS NOT NULL);
+CREATE INDEX task_schedule_replan_idx ON ordinaut.task_schedule USING btree (replan_at) WHERE (replan_at IS NOT NULL);
 
 create table ordinaut.worker (
   worker_id    uuid not null,

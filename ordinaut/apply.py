@@ -16,15 +16,19 @@ from zoneinfo import ZoneInfo
 
 from psycopg import errors
 
-from ordinaut import calls, db
+from ordinaut import calls, db, planner
 from ordinaut.calls import Task
 from ordinaut.errors import OrdinautError
 from ordinaut.manifest import Definition
+from ordinaut.recurrence import InvalidSchedule
 
 _PAGE = 500
 _ONLY_AT_BIRTH = {"allow_past"}
 _INTERVALS = {"timeout", "grace"}
 _INSTANTS = {"start_at", "end_at"}
+_CALENDAR = {
+    "schedule_kind", "schedule_expr", "timezone", "start_at", "dst_gap", "dst_overlap"
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ def _apply_one(conn: db.Connection, wanted: Definition, live: Task | None) -> Ch
     for field in _INSTANTS & arguments.keys():
         zone = arguments.get("timezone") or (live.timezone if live else "UTC")
         arguments[field] = _instant(wanted, field, arguments[field], zone)
+    _check_calendar(wanted, arguments, live)
     if live is None:
         calls.create_task(conn, wanted.name, namespace=wanted.namespace, **arguments)
         return Change(name, "created", (), calls.get_task(conn, name))
@@ -85,6 +90,16 @@ def _apply_one(conn: db.Connection, wanted: Definition, live: Task | None) -> Ch
         return Change(name, "unchanged", (), live)
     calls.update_task(conn, name, patch)
     return Change(name, "updated", tuple(sorted(patch)), calls.get_task(conn, name))
+
+
+def _check_calendar(wanted: Definition, arguments: dict[str, Any], live: Task | None) -> None:
+    """Refuse, in its line, what a planner would refuse only after the file was applied."""
+    stays = {f: getattr(live, f) for f in _CALENDAR - arguments.keys()} if live else {}
+    try:
+        planner.check(stays | arguments)
+    except InvalidSchedule as exc:
+        field = exc.field if exc.field in wanted.lines else "schedule_expr"
+        raise wanted.error(str(exc), field) from None
 
 
 def _field(definition: Definition, message: str) -> str | None:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from ordinaut import calls, db
+from ordinaut import calls, db, planner
 from ordinaut.calls import Enqueued, Json, Run
 from ordinaut.errors import RunCancelled, RunFailed, RunTimedOut, WaitTimeout
 
@@ -140,7 +140,9 @@ class Ordinaut:
 
         Raises:
             Conflict: the namespace has a task of this name.
+            InvalidSchedule: a cron expression or rule that is none, with the field and the reason.
         """
+        planner.check(arguments)
         return calls.create_task(self._on(connection), name, tool, payload, **arguments)
 
     def run_now(

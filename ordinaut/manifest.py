@@ -220,10 +220,11 @@ def _bounded(text: str, file: str) -> None:
             raise ManifestError(f"{file}:{line}: more than {MAX_ALIASES} aliases")
 
 
-_TEXT = ("description", "queue", "key", "timezone", "catchup")
+_TEXT = ("description", "queue", "key", "timezone", "catchup", "dst_gap", "dst_overlap")
 _INTEGER = ("priority", "key_limit", "max_attempts")
 _INTERVAL = ("timeout", "grace")
 _INSTANT = ("start_at", "end_at")
+_OF_SCHEDULE = ("timezone", "dst_gap", "dst_overlap", *_INSTANT)
 _FIELDS = {
     "name", "namespace", "uses", "tool", "with", "payload", "schedule", "retry", "allow_past",
     *_TEXT, *_INTEGER, *_INTERVAL, *_INSTANT,
@@ -277,16 +278,14 @@ def _schedule(doc: _Doc, key: Key, value: Any) -> dict[str, Any]:
         return {"schedule_kind": "manual", "schedule_expr": None}
     if not isinstance(value, dict):
         raise doc.error(key, "must be manual or a mapping, as in {every: 5 min}")
-    given = _mapping(doc, key, {*KINDS, "timezone", *_INSTANT})
+    given = _mapping(doc, key, {*KINDS, *_OF_SCHEDULE})
     kinds = [name for name in given if name in KINDS]
     if len(kinds) != 1:
         said = f"has {' and '.join(kinds)}" if kinds else "says no time"
         raise doc.error(key, f"{said}; give exactly one of {', '.join(KINDS)}")
     kind = kinds[0]
     out: dict[str, Any] = {
-        name: _typed(doc, (*key, name), str, given[name])
-        for name in ("timezone", *_INSTANT)
-        if name in given
+        name: _typed(doc, (*key, name), str, given[name]) for name in _OF_SCHEDULE if name in given
     }
     out["schedule_kind"] = KINDS[kind]
     if KINDS[kind] == "interval":

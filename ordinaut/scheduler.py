@@ -1,5 +1,5 @@
 """
-The scheduler: a loop that fires what is due, takes back what died, and keeps house.
+The scheduler: a loop that plans calendars, fires what is due, takes back what died, keeps house.
 
 It registers nothing and owns nothing.  Any number of schedulers may run: an occurrence fires
 once, whoever ticks, because its primary key says so.  The client's clock decides nothing: the
@@ -24,12 +24,14 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg import errors
 
-from ordinaut import calls, db, schema, systemd
+from ordinaut import calls, db, planner, schema, systemd
 from ordinaut.errors import VersionSkew
+from ordinaut.recurrence import tzdata_version
 
 log = logging.getLogger(__name__)
 
 _BATCH = 1000
+_OUTDATE = 60.0  # between two looks for plans of older time zone data, in seconds
 _SWEEP = 5.0  # between two ticks without a floor, in seconds
 
 
@@ -74,8 +76,11 @@ class Scheduler:
         self._lost = db.Backoff()
         self._floor: datetime | None = None
         self._sweep = 0.0
+        self._outdate = 0.0
+        self._ticking = _Chore("tick", self._tick)
         self._chores = [
-            _Chore("tick", self._tick),
+            _Chore("plan", self._plan),
+            self._ticking,
             _Chore("reap", self._reap),
             _Chore("prune", self._prune),
         ]
@@ -157,6 +162,18 @@ class Scheduler:
             systemd.notify("STATUS=database gone")
         self._gone = reason
         return self._lost.next()
+
+    def _plan(self, conn: db.Connection) -> float:
+        if time.monotonic() >= self._outdate:
+            if n := calls.outdate_plans(conn, tzdata_version()):
+                log.info("plans of older time zone data: %d", n)
+            self._outdate = time.monotonic() + _OUTDATE
+        more, earliest = planner.step(conn)
+        if earliest is not None:
+            self._ticking.due = 0.0
+            if self._floor is not None:
+                self._floor = min(self._floor, earliest)
+        return 0.0 if more else self.config.poll
 
     def _tick(self, conn: db.Connection) -> float:
         sweep = time.monotonic() >= self._sweep

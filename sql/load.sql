@@ -21,6 +21,7 @@
 \ir schedule.sql
 \ir task.sql
 \ir task_verbs.sql
+\ir plan.sql
 \ir tick.sql
 \ir why.sql
 \ir retention.sql

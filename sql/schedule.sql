@@ -1,6 +1,7 @@
 /*
- * Schedules that SQL computes itself: once and interval.  Both are pure functions of the task,
- * strictly increasing, and never run out of planning.
+ * Schedules.  SQL computes once and interval itself: pure functions of the task, strictly
+ * increasing, that never run out of planning.  cron and rrule are expanded by a planner (plan.sql);
+ * here they are refused where their syntax tells.
  *
  * interval: anchor + n x duration, in elapsed time: a day is 24 hours, whatever the zone does.
  * once: an instant; a naive one is wall time in the task's zone.  In a spring gap it is the first
@@ -133,6 +134,81 @@ comment on function ordinaut._every(text) is
   'The duration of an interval schedule, days counted as 24 hours. Errors: '
   'invalid_parameter_value.';
 
+-- What no planner could read.  What this lets pass and a planner refuses makes the task invalid.
+create or replace function ordinaut._check_cron(p_expr text)
+returns void
+language plpgsql
+immutable
+as $fn$
+declare
+  v_words text[] := regexp_split_to_array(btrim(p_expr), '\s+');
+begin
+  if p_expr is null or length(p_expr) > 1000 then
+    perform ordinaut._refuse('schedule_expr is missing, or longer than 1000 characters',
+      'For kind cron: 30 9 * * MON-FRI.');
+  elsif v_words[1] like '@%' then
+    if cardinality(v_words) > 1 or lower(v_words[1]) not in ('@yearly', '@annually', '@monthly',
+      '@weekly', '@daily', '@midnight', '@hourly')
+    then
+      perform ordinaut._refuse(format('schedule_expr %L is no alias', left(p_expr, 80)),
+        '@yearly, @monthly, @weekly, @daily, @hourly; @every is kind interval.');
+    end if;
+  elsif cardinality(v_words) not in (5, 6) then
+    perform ordinaut._refuse(
+      format('schedule_expr %L has %s fields', left(p_expr, 80), cardinality(v_words)),
+      'Five (minute, hour, day of month, month, day of week), or six with the second first.');
+  elsif p_expr !~ '^[0-9A-Za-z*/,?#\s-]*$' then
+    perform ordinaut._refuse(format('schedule_expr %L has characters that no cron knows',
+      left(p_expr, 80)), 'Digits, names, and * / , - ? # only.');
+  end if;
+end
+$fn$;
+
+comment on function ordinaut._check_cron(text) is
+  'Refuse what is visibly no cron expression. Errors: invalid_parameter_value.';
+
+create or replace function ordinaut._check_rrule(p_expr text)
+returns void
+language plpgsql
+immutable
+as $fn$
+begin
+  if p_expr is null or p_expr !~* '\m(FREQ=|RDATE\M)' then
+    perform ordinaut._refuse(format('schedule_expr %L is no rule', left(p_expr, 80)),
+      'For kind rrule: FREQ=WEEKLY;BYDAY=MO,TH;BYHOUR=9;BYMINUTE=0;BYSECOND=0.');
+  elsif length(p_expr) > 100000 then
+    perform ordinaut._refuse('schedule_expr is longer than 100000 characters');
+  end if;
+end
+$fn$;
+
+comment on function ordinaut._check_rrule(text) is
+  'Refuse what is visibly no rule of RFC 5545. Errors: invalid_parameter_value.';
+
+create or replace function ordinaut._check_dst(p_kind text, p_gap text, p_overlap text)
+returns void
+language plpgsql
+immutable
+as $fn$
+begin
+  if p_gap not in ('shift', 'skip') then
+    perform ordinaut._refuse(format('dst_gap %L must be shift or skip', left(p_gap, 80)));
+  elsif p_overlap not in ('first', 'second', 'both') then
+    perform ordinaut._refuse(
+      format('dst_overlap %L must be first, second or both', left(p_overlap, 80)));
+  elsif p_kind not in ('cron', 'rrule') and coalesce(p_gap, p_overlap) is not null then
+    perform ordinaut._refuse(
+      format('%s was given, but schedule_kind is %s',
+        case when p_gap is not null then 'dst_gap' else 'dst_overlap' end, p_kind),
+      'It is for cron and rrule; a once may have an offset: 2027-11-07T01:30-05:00.');
+  end if;
+end
+$fn$;
+
+comment on function ordinaut._check_dst(text, text, text) is
+  'Refuse unknown DST policies, and any for a kind that has none. Errors: '
+  'invalid_parameter_value.';
+
 -- The first occurrence after an instant; null when there is none.
 create or replace function ordinaut._next_occurrence(p_task ordinaut.task, p_after timestamptz)
 returns timestamptz
@@ -168,3 +244,17 @@ $fn$;
 comment on function ordinaut._next_occurrence(ordinaut.task, timestamptz) is
   'The first occurrence of a task''s schedule after an instant, up to its end_at; null when '
   'there is none.';
+
+create or replace function ordinaut._next_planned(
+  p_plan  ordinaut.task_schedule,
+  p_after timestamptz
+)
+returns timestamptz
+language sql
+immutable
+as $fn$
+  select min(u.at) from unnest(p_plan.upcoming) as u (at) where u.at > p_after;
+$fn$;
+
+comment on function ordinaut._next_planned(ordinaut.task_schedule, timestamptz) is
+  'The first occurrence in a plan after an instant; null when the plan has none.';

@@ -84,10 +84,14 @@ begin
     when 'manual' then
       if p_task.schedule_expr is not null then
         perform ordinaut._refuse('schedule_expr was given, but schedule_kind is manual',
-          'Name the kind: once or interval.');
+          'Name the kind: once, interval, cron or rrule.');
       end if;
     when 'interval' then
       perform ordinaut._every(p_task.schedule_expr);
+    when 'cron' then
+      perform ordinaut._check_cron(p_task.schedule_expr);
+    when 'rrule' then
+      perform ordinaut._check_rrule(p_task.schedule_expr);
     when 'once' then
       if ordinaut._once_at(p_task.schedule_expr, p_task.timezone) < ordinaut.now() - p_task.grace
         and not p_allow_past
@@ -99,15 +103,19 @@ begin
       end if;
     else
       perform ordinaut._refuse(
-        format('schedule_kind %L must be once, interval or manual', p_task.schedule_kind));
+        format('schedule_kind %L must be once, interval, cron, rrule or manual',
+          p_task.schedule_kind));
   end case;
+  perform ordinaut._check_dst(p_task.schedule_kind, p_task.dst_gap, p_task.dst_overlap);
 end
 $fn$;
 
 comment on function ordinaut._check_task(ordinaut.task, boolean) is
   'Refuse a task that could not fire. Errors: invalid_parameter_value, program_limit_exceeded.';
 
--- Writes the plan of the task's current revision.  p_after: occurrences up to it are decided.
+/* Plans the task's current revision.  p_after: nothing up to it is wanted.  What a planner expanded
+   is kept while its revision is the current one, and its remaining occurrences count at once;
+   else the planner is called for, and until it came the task has no next run. */
 create or replace function ordinaut._plan(p_task ordinaut.task, p_after timestamptz)
 returns timestamptz
 language plpgsql
@@ -115,22 +123,41 @@ volatile
 as $fn$
 declare
   v_next timestamptz;
+  v_plan ordinaut.task_schedule;
+  v_is_planned constant boolean := p_task.schedule_kind in ('cron', 'rrule');
 begin
+  select s.* into v_plan
+  from ordinaut.task_schedule as s
+  where s.task_id = p_task.task_id and s.revision = p_task.revision and v_is_planned;
   if p_task.status = 'active' then
-    v_next := ordinaut._next_occurrence(p_task, p_after);
+    v_next := case
+      when v_is_planned then ordinaut._next_planned(v_plan, p_after)
+      else ordinaut._next_occurrence(p_task, p_after)
+    end;
   end if;
-  insert into ordinaut.task_schedule as s (task_id, revision, next_run)
-  values (p_task.task_id, p_task.revision, v_next)
+  insert into ordinaut.task_schedule as s (task_id, revision, next_run, plan_after, replan_at)
+  values (p_task.task_id, p_task.revision, v_next,
+    case when v_is_planned then p_after end,
+    case when v_is_planned and p_task.status = 'active' then '-infinity'::timestamptz end)
   on conflict on constraint task_schedule_pk do update
   set
     revision = excluded.revision,
-    next_run = excluded.next_run;
+    next_run = excluded.next_run,
+    upcoming = v_plan.upcoming,
+    dst = v_plan.dst,
+    planned_until = v_plan.planned_until,
+    planned_at = v_plan.planned_at,
+    tzdata = v_plan.tzdata,
+    is_exhausted = coalesce(v_plan.is_exhausted, false),
+    plan_after = excluded.plan_after,
+    replan_at = excluded.replan_at;
   return v_next;
 end
 $fn$;
 
 comment on function ordinaut._plan(ordinaut.task, timestamptz) is
-  'Plan the next occurrence after an instant and return it; null for a task that is not active.';
+  'Plan the next occurrence after an instant and return it; null for a task that is not active, '
+  'and while a planner has to be waited for.';
 
 create or replace function ordinaut.create_task(
   p_name          text,
@@ -152,7 +179,9 @@ create or replace function ordinaut.create_task(
   p_timeout       interval    default null,
   p_catchup       text        default 'latest',
   p_grace         interval    default '60 s',
-  p_allow_past    boolean     default false
+  p_allow_past    boolean     default false,
+  p_dst_gap       text        default null,
+  p_dst_overlap   text        default null
 )
 returns uuid
 language plpgsql
@@ -165,8 +194,8 @@ declare
   v_task ordinaut.task;
 begin
   v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool,
-    p_payload, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_start_at,
-    p_end_at, p_key, p_key_limit, p_max_attempts, p_retry, p_timeout, p_catchup, p_grace, 'active',
+    p_payload, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_dst_gap,
+    p_dst_overlap, p_start_at, p_end_at, p_key, p_key_limit, p_max_attempts, p_retry, p_timeout, p_catchup, p_grace, 'active',
     null,
     ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(), v_now)::ordinaut.task;
   perform ordinaut._check_task(v_task, coalesce(p_allow_past, false));
@@ -190,12 +219,16 @@ $fn$;
 
 comment on function ordinaut.create_task(
   text, text, jsonb, text, text, text, timestamptz, timestamptz, text, text, text, integer, text,
-  integer, integer, jsonb, interval, text, interval, boolean
+  integer, integer, jsonb, interval, text, interval, boolean, text, text
 ) is
   'Define a task and return its id. p_schedule_kind: manual (run_now() only), interval '
   '(p_schedule_expr a duration, counted from p_start_at or now, elapsed time), once (an ISO '
   'timestamp; without offset it is wall time in p_timezone; past by up to p_grace it runs at '
-  'once, older is refused unless p_allow_past). p_key, p_key_limit: at most so many of its runs '
+  'once, older is refused unless p_allow_past), cron (5 fields, 6 with seconds first, or @daily) '
+  'and rrule (RFC 5545; p_start_at is its DTSTART unless it has one), both wall time in '
+  'p_timezone, planned by a scheduler, which makes a task whose calendar is none invalid. '
+  'p_dst_gap (shift, skip), p_dst_overlap (first, second, both): what to do in a skipped and in a '
+  'repeated hour; null: as Debian''s cron, as RFC 5545. p_key, p_key_limit: at most so many of its runs '
   'live at once. p_retry: {"base": "1 s", "cap": "60 s", "factor": 2, "jitter": 0.1, "strategy": '
   '"exponential"}. p_catchup: which occurrences fire that came while no scheduler ran: all, '
   'latest, none (but those within p_grace). Errors: OR030 (name taken), invalid_parameter_value, '
@@ -228,8 +261,8 @@ begin
     if v_key = 'allow_past' then
       continue;
     elsif v_key not in ('name', 'namespace', 'description', 'tool', 'payload', 'queue', 'priority',
-      'schedule_kind', 'schedule_expr', 'timezone', 'start_at', 'end_at', 'key', 'key_limit',
-      'max_attempts', 'retry', 'timeout', 'catchup', 'grace')
+      'schedule_kind', 'schedule_expr', 'timezone', 'dst_gap', 'dst_overlap', 'start_at', 'end_at',
+      'key', 'key_limit', 'max_attempts', 'retry', 'timeout', 'catchup', 'grace')
     then
       perform ordinaut._refuse(format('a task has no field %L to update', v_key),
         'The fields are the arguments of create_task(), without p_.');
@@ -247,9 +280,11 @@ begin
   end if;
 
   v_replan := (
-    v_new.schedule_kind, v_new.schedule_expr, v_new.timezone, v_new.start_at, v_new.end_at
+    v_new.schedule_kind, v_new.schedule_expr, v_new.timezone, v_new.dst_gap, v_new.dst_overlap,
+    v_new.start_at, v_new.end_at
   ) is distinct from (
-    v_old.schedule_kind, v_old.schedule_expr, v_old.timezone, v_old.start_at, v_old.end_at
+    v_old.schedule_kind, v_old.schedule_expr, v_old.timezone, v_old.dst_gap, v_old.dst_overlap,
+    v_old.start_at, v_old.end_at
   );
   if v_old.status = 'cancelled' then
     raise exception using
@@ -282,6 +317,8 @@ begin
       schedule_kind = v_new.schedule_kind,
       schedule_expr = v_new.schedule_expr,
       timezone = v_new.timezone,
+      dst_gap = v_new.dst_gap,
+      dst_overlap = v_new.dst_overlap,
       start_at = v_new.start_at,
       end_at = v_new.end_at,
       key = v_new.key,

@@ -5,40 +5,73 @@
  * Each due task's schedule row is locked (skip locked), its occurrences up to now are decided,
  * and decision, run and advance commit together.  The primary key of `occurrence` makes a second
  * firing impossible; no leader is needed.  A row whose plan is of an older revision than its task
- * is not fired: the edit that raised the revision plans anew.
+ * is not fired: the edit that raised the revision plans anew.  A calendar that a planner expands
+ * has no next run while its plan is too short to decide.
  *
  * One task that cannot fire ends as invalid, with the reason, and delays no other: a chunk that
  * fails is repeated one by one.
  */
 
+-- Only of a plan that is continued: with catchup latest, whether its last occurrence is the latest
+-- that is due shows when the planner went on.
+create or replace function ordinaut._held_back(
+  p_task ordinaut.task,
+  p_plan ordinaut.task_schedule,
+  p_now  timestamptz
+)
+returns timestamptz
+language sql
+stable
+as $fn$
+  select case
+    when p_task.catchup = 'latest' and not p_plan.is_exhausted and p_plan.planned_until <= p_now
+      then p_plan.upcoming[cardinality(p_plan.upcoming)]
+  end;
+$fn$;
+
+comment on function ordinaut._held_back(ordinaut.task, ordinaut.task_schedule, timestamptz) is
+  'The planned occurrence that cannot be decided before the planner goes on; null: none.';
+
 create or replace function ordinaut._due_occurrences(
   p_task  ordinaut.task,
-  p_from  timestamptz,
-  p_until timestamptz
+  p_plan  ordinaut.task_schedule,
+  p_until timestamptz,
+  p_held  timestamptz
 )
 returns setof timestamptz
 language plpgsql
 stable
 as $fn$
 declare
-  v_at timestamptz := p_from;
+  v_from timestamptz := p_plan.next_run;
   v_every interval;
 begin
-  if p_task.schedule_kind = 'interval' then
+  if p_task.schedule_kind in ('cron', 'rrule') then
+    return query
+    select u.at
+    from unnest(p_plan.upcoming) as u (at)
+    where u.at >= v_from and u.at <= p_until and u.at is distinct from p_held
+    order by u.at
+    limit 1000;
+    return;
+  elsif p_task.schedule_kind = 'interval' then
     v_every := ordinaut._every(p_task.schedule_expr);
     return query
-    select p_from + n.n * v_every
+    select v_from + n.n * v_every
     from generate_series(0, least(999,
-      floor(extract(epoch from p_until - p_from) / extract(epoch from v_every)))::integer) as n (n)
-    where p_task.end_at is null or p_from + n.n * v_every <= p_task.end_at;
+      floor(extract(epoch from p_until - v_from) / extract(epoch from v_every)))::integer) as n (n)
+    where p_task.end_at is null or v_from + n.n * v_every <= p_task.end_at;
     return;
   end if;
-  return next v_at;
+  return next v_from;
 end
 $fn$;
 
-comment on function ordinaut._due_occurrences(ordinaut.task, timestamptz, timestamptz) is
-  'The occurrences of a task from its planned next run up to an instant, at most 1000.';
+comment on function ordinaut._due_occurrences(
+  ordinaut.task, ordinaut.task_schedule, timestamptz, timestamptz
+) is
+  'The occurrences of a task from its planned next run up to an instant, at most 1000, without '
+  'the one that is held back.';
 
 create or replace function ordinaut._fire(p_task_ids uuid[], p_now timestamptz)
 returns table (fired integer, missed integer)
@@ -52,22 +85,29 @@ declare
   v_queue text;
 begin
   with due as materialized (
-    select t.task_id, t as task, s.next_run
+    select
+      t.task_id, t as task, s as plan, ordinaut._held_back(t, s, p_now) as held,
+      t.schedule_kind in ('cron', 'rrule') as is_planned
     from ordinaut.task_schedule as s
     join ordinaut.task as t on t.task_id = s.task_id
     where s.task_id = any (p_task_ids)
   ),
   spread as materialized (
     select
-      d.task_id, d.task, o.at,
+      d.task_id, d.task, d.plan, o.at,
       row_number() over (partition by d.task_id order by o.at desc) as back,
-      ordinaut._next_occurrence(d.task, max(o.at) over (partition by d.task_id)) as then_at
+      case
+        when d.is_planned
+          then ordinaut._next_planned(d.plan, max(o.at) over (partition by d.task_id))
+        else ordinaut._next_occurrence(d.task, max(o.at) over (partition by d.task_id))
+      end as then_at
     from due as d
-    cross join lateral ordinaut._due_occurrences(d.task, d.next_run, p_now) as o (at)
+    cross join lateral ordinaut._due_occurrences(d.task, d.plan, p_now, d.held) as o (at)
   ),
   decided as (
     select
       s.task_id, s.task, s.at,
+      (s.plan).dst ->> to_char(s.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as dst,
       -- Microseconds apart, so that what is made up for runs oldest first.
       p_now - (s.back - 1) * interval '1 us' as run_at,
       case
@@ -80,7 +120,8 @@ begin
     from spread as s
   ),
   noted as (
-    insert into ordinaut.occurrence (task_id, scheduled_for, decision, reason, run_id, decided_at)
+    insert into ordinaut.occurrence (task_id, scheduled_for, decision, reason, dst, run_id,
+      decided_at)
     select
       d.task_id, d.at, case when d.fires then 'fired' else 'missed' end,
       case
@@ -88,7 +129,7 @@ begin
         when (d.task).catchup = 'latest' then 'catchup latest: a later occurrence was due too'
         else format('catchup none: later than its grace of %s', (d.task).grace)
       end,
-      case when d.fires then d.run_id end, p_now
+      d.dst, case when d.fires then d.run_id end, p_now
     from decided as d
     on conflict on constraint occurrence_pk do nothing
     returning task_id, scheduled_for, decision, run_id
@@ -113,12 +154,15 @@ begin
   ),
   counted as (
     select
-      s.task_id,
+      d.task_id,
+      d.is_planned,
       max(s.at) as last_at,
-      (array_agg(s.then_at))[1] as then_at,
+      -- Nothing was decided, or only what is held back remains: the planner's turn.
+      nullif((array_agg(s.then_at))[1], d.held) as then_at,
       coalesce(max(n.fired), 0) as fired,
       coalesce(max(n.missed), 0) as missed
-    from spread as s
+    from due as d
+    left join spread as s on s.task_id = d.task_id
     left join (
       select
         o.task_id,
@@ -126,20 +170,25 @@ begin
         count(*) filter (where o.decision = 'missed') as missed
       from noted as o
       group by o.task_id
-    ) as n on n.task_id = s.task_id
-    group by s.task_id
+    ) as n on n.task_id = d.task_id
+    group by d.task_id, d.is_planned, d.held
   ),
   advanced as (
     update ordinaut.task_schedule as t
     set
       next_run = c.then_at,
       fired_until = greatest(t.fired_until, c.last_at),
+      replan_at = case
+        when c.is_planned and not t.is_exhausted and c.then_at is null then p_now
+        else t.replan_at
+      end,
       last_run = case when c.fired > 0 then p_now else t.last_run end,
       fired_count = t.fired_count + c.fired,
       missed_count = t.missed_count + c.missed
     from counted as c
     where t.task_id = c.task_id
-    returning t.task_id, t.next_run, c.fired, c.missed
+    returning t.task_id, t.next_run, not c.is_planned or t.is_exhausted as is_exhausted, c.fired,
+      c.missed
   ),
   exhausted as (
     update ordinaut.task as t
@@ -149,7 +198,7 @@ begin
       status_by = 'tick',
       status_at = p_now
     from advanced as a
-    where t.task_id = a.task_id and a.next_run is null
+    where t.task_id = a.task_id and a.next_run is null and a.is_exhausted
   )
   select coalesce(sum(a.fired), 0), coalesce(sum(a.missed), 0) into v_fired, v_missed
   from advanced as a;
@@ -236,7 +285,11 @@ begin
                 status_by = 'tick',
                 status_at = v_now
               where t.task_id = v_id;
-              update ordinaut.task_schedule as s set next_run = null where s.task_id = v_id;
+              update ordinaut.task_schedule as s
+              set
+                next_run = null,
+                replan_at = null
+              where s.task_id = v_id;
               perform ordinaut._journal('task_invalid', p_task_id => v_id,
                 p_detail => jsonb_build_object('message', sqlerrm));
           end;

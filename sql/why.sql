@@ -174,7 +174,8 @@ begin
 
   if v_task.status <> 'active' then
     return query
-    select 'task_' || v_task.status,
+    select
+      case v_task.status when 'completed' then 'exhausted' else 'task_' || v_task.status end,
       format('it was made %s by %s%s', v_task.status, v_task.status_by,
         coalesce(': ' || v_task.status_note, '')),
       v_task.status_at, null::timestamptz, p_task_id::text;
@@ -185,6 +186,16 @@ begin
     select
       'manual', 'it has no schedule: run_now() starts it', null::timestamptz, null::timestamptz,
       p_task_id::text;
+  elsif v_task.next_run is null and v_task.schedule_kind in ('cron', 'rrule') then
+    return query
+    select
+      'not_planned',
+      format('its calendar is not planned: %s',
+        coalesce('no scheduler has planned anything since ' || max(s.planned_at),
+          'no scheduler has ever planned anything')),
+      coalesce(max(s.planned_at) filter (where s.task_id = p_task_id), v_task.updated_at),
+      null::timestamptz, p_task_id::text
+    from ordinaut.task_schedule as s;
   elsif v_task.next_run is null then
     return query
     select

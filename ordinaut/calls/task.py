@@ -29,6 +29,8 @@ class Task:
     schedule_kind: str
     schedule_expr: str | None
     timezone: str
+    dst_gap: str | None
+    dst_overlap: str | None
     start_at: datetime | None
     end_at: datetime | None
     key: str | None
@@ -75,12 +77,17 @@ def create_task(
     catchup: str | None = None,
     grace: Interval | None = None,
     allow_past: bool | None = None,
+    dst_gap: str | None = None,
+    dst_overlap: str | None = None,
 ) -> UUID:
     """Create a task and return its id.
 
     Args:
-        schedule_kind: once, interval or manual (the default).
-        schedule_expr: for once an ISO timestamp, for interval a duration as in '5 min'.
+        schedule_kind: once, interval, cron, rrule or manual (the default).
+        schedule_expr: for once an ISO timestamp, for interval a duration as in '5 min', for cron
+            five fields, or six with seconds first, for rrule what RFC 5545 calls one.
+        start_at: no occurrence before it; the anchor of an interval, the DTSTART of a rule.
+        dst_gap, dst_overlap: shift or skip; first, second or both.  None: as the kind has it.
         priority: 1 (first) to 9.
         retry: {"base", "cap", "factor", "jitter", "strategy"}.
 
@@ -96,6 +103,7 @@ def create_task(
         start_at=start_at, end_at=end_at, namespace=namespace, description=description,
         queue=queue, priority=priority, key=key, key_limit=key_limit, max_attempts=max_attempts,
         retry=jsonb(retry), timeout=timeout, catchup=catchup, grace=grace, allow_past=allow_past,
+        dst_gap=dst_gap, dst_overlap=dst_overlap,
     )  # fmt: skip
     return task_id
 

@@ -17,7 +17,7 @@ import typer
 from psycopg import errors
 
 from ordinaut import db
-from ordinaut.cli import base, ops, run, service, task
+from ordinaut.cli import base, calendar, ops, run, service, task
 from ordinaut.errors import ConfigurationError, OrdinautError, RunFailed, VersionSkew, WaitTimeout
 from ordinaut.version import __version__
 
@@ -70,6 +70,7 @@ app.add_typer(run.app, name="run")
 app.add_typer(ops.queue, name="queue")
 for group in (service, run, ops):
     group.commands(app)
+calendar.commands(task.app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

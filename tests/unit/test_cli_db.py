@@ -99,6 +99,65 @@ def test_what_the_database_refuses_has_a_line_and_nothing_is_applied(
     assert revisions(dsn) == {}
 
 
+CALENDARS = """\
+tasks:
+  - name: night
+    uses: echo
+    schedule: {cron: "30 2 * * *", timezone: America/New_York, dst_gap: skip}
+  - name: payday
+    uses: echo
+    timezone: Europe/Berlin
+    schedule: {rrule: FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=9;BYMINUTE=0;BYSECOND=0}
+"""
+
+
+def test_calendars_from_a_manifest_are_previewed_and_explained(cli, manifest):
+    assert actions(cli("task", "apply", manifest(CALENDARS), "--json")) == {
+        "night": "created", "payday": "created"
+    }  # fmt: skip
+    assert actions(cli("task", "apply", manifest(CALENDARS), "--json")) == {
+        "night": "unchanged", "payday": "unchanged"
+    }  # fmt: skip
+
+    code, rows = cli("task", "preview", "payday", "-n", "24", "--json")
+    assert code == 0
+    assert len(rows) == 24
+    assert all(row["local"].startswith("Fri ") and "09:00:00" in row["local"] for row in rows)
+    code, text = cli("task", "dst-report", "night", "--year", "2027")
+    assert code == 0
+    assert "2027-03-14" in text
+    assert "does not exist: left out" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("30 2 * * *", "0 0 30 2 *", "tasks.yaml:4: task night, schedule: day of month: 30 never"),
+        ("America/New_York", "America/NewYork", "tasks.yaml:4: task night"),
+        ("skip", "jump", "tasks.yaml:4: task night"),
+        ("-1FR", "-9FR", "tasks.yaml:8: task payday, schedule: BYDAY"),
+    ],
+)
+def test_a_calendar_that_is_none_is_refused_in_its_line(cli, manifest, dsn, old, new, says):
+    code, text = cli("task", "apply", manifest(CALENDARS.replace(old, new)))
+
+    assert code == 78
+    assert text.startswith(f"error: {says}")
+    assert revisions(dsn) == {}
+
+
+def test_a_preview_of_an_expression_needs_no_database(cli):
+    argv = ("task", "preview", "--rrule", "FREQ=DAILY;BYHOUR=2;BYMINUTE=30;BYSECOND=0;COUNT=2",
+            "--start", "2199-03-10T02:30", "--timezone", "America/New_York")  # fmt: skip
+    assert [row["local"] for row in cli(*argv, "--json")[1]] == [
+        "Sun 2199-03-10 03:30:00", "Mon 2199-03-11 02:30:00"
+    ]  # fmt: skip
+    assert "02:30:00 is skipped" in cli(*argv)[1]
+    assert cli("task", "preview", "--cron", "61 * * * *")[0] == 2
+    assert cli("task", "preview")[0] == 2
+    assert cli("task", "preview", "x", "--cron", "@daily")[0] == 2
+
+
 def test_verbs_on_a_task(cli, manifest):
     cli("task", "apply", manifest(TASKS))
 

@@ -154,3 +154,16 @@ def test_a_database_that_is_not_there_yet_is_waited_for(prod_dsn, caplog, monkey
     monkeypatch.setattr(db, "connect", connect)
     with running(prod_dsn):
         until(lambda: "scheduler connected again" in caplog.messages)
+
+
+def test_a_task_that_psql_creates_is_planned_within_a_second(prod_dsn, conn):
+    with running(prod_dsn):
+        until(lambda: calls.tick(conn) and True)
+        conn.execute(
+            "select ordinaut.create_task('t', 'echo', p_schedule_kind => 'cron',"
+            " p_schedule_expr => '* * * * * *')"
+        )
+        until(lambda: calls.get_task(conn, "t").next_run, seconds=1.0)
+        until(lambda: fired(conn) >= 2, seconds=4.0)
+        calls.update_task(conn, "t", {"schedule_expr": "0 0 1 1 *"})
+        until(lambda: calls.get_task(conn, "t").next_run, seconds=1.0)

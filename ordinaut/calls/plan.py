@@ -1,0 +1,81 @@
+"""Plans: what the planner reads, and what it hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from ordinaut.calls.base import Conn, jsonb, rows, scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Unplanned:
+    """A task whose calendar is to be expanded from `plan_after` on; `now` is the server's."""
+
+    task_id: UUID
+    revision: int
+    schedule_kind: str
+    schedule_expr: str
+    timezone: str
+    dst_gap: str | None
+    dst_overlap: str | None
+    dtstart: datetime
+    plan_after: datetime
+    end_at: datetime | None
+    now: datetime
+
+
+def unplanned_tasks(conn: Conn, limit: int | None = None) -> list[Unplanned]:
+    """Return active tasks whose plan is missing or runs short.
+
+    Args:
+        limit: None: 100.
+
+    Source: sql/plan.sql, ordinaut.unplanned_tasks
+    """
+    return rows(conn, Unplanned, "unplanned_tasks", limit=limit)
+
+
+def outdate_plans(conn: Conn, tzdata: str) -> int:
+    """Call for new plans where the IANA data was older, and return how many.
+
+    Source: sql/plan.sql, ordinaut.outdate_plans
+    """
+    return int(scalar(conn, "outdate_plans", tzdata=tzdata))
+
+
+def plan_task(
+    conn: Conn,
+    task_id: UUID,
+    revision: int,
+    upcoming: list[datetime],
+    planned_until: datetime | None,
+    tzdata: str,
+    *,
+    exhausted: bool = False,
+    notes: dict[str, str] | None = None,
+) -> bool:
+    """Store a plan.
+
+    Args:
+        planned_until: nothing but `upcoming` occurs up to here; None: nothing at all, ever.
+
+    Returns:
+        False: the task was edited or paused meanwhile; nothing is stored.
+
+    Source: sql/plan.sql, ordinaut.plan_task
+    """
+    found = conn.execute(
+        "select ordinaut.plan_task(%s, %s, %s::timestamptz[], %s, %s, %s, %s)",
+        [task_id, revision, upcoming, planned_until, tzdata, exhausted, jsonb(dict(notes or {}))],
+    ).fetchone()
+    return bool(found and found[0])
+
+
+def invalidate_task(conn: Conn, task_id: UUID, revision: int, reason: str) -> bool:
+    """Make a task invalid; False: it was edited or paused meanwhile.
+
+    Source: sql/plan.sql, ordinaut.invalidate_task
+    """
+    return bool(scalar(conn, "invalidate_task", task_id=task_id, revision=revision, reason=reason))

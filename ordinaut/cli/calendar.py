@@ -1,0 +1,130 @@
+"""ordinaut task preview, ordinaut task dst-report: what a calendar does, before it does it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from typing import Annotated
+
+import typer
+
+from ordinaut import calls, planner
+from ordinaut.cli import base
+from ordinaut.cli.base import answer, state, table
+from ordinaut.recurrence import InvalidSchedule, Schedule, describe, dst_report
+
+Name = Annotated[str | None, typer.Argument(help="A task; or give an expression.")]
+Cron = Annotated[str | None, typer.Option("--cron", help="A cron expression instead of a task.")]
+Rrule = Annotated[str | None, typer.Option("--rrule", help="A rule of RFC 5545 instead.")]
+Timezone = Annotated[str | None, typer.Option(help="Of the expression; an IANA name.")]
+Start = Annotated[str | None, typer.Option(help="DTSTART: local, or with an offset.")]
+Gap = Annotated[str | None, typer.Option(help="shift or skip.")]
+Overlap = Annotated[str | None, typer.Option(help="first, second or both.")]
+
+
+def commands(app: typer.Typer) -> None:
+    app.command()(preview)
+    app.command("dst-report")(report)
+
+
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_NOTES = {
+    "overlap first": "comes twice: the first",
+    "overlap second": "comes twice: the second",
+}
+
+
+def preview(
+    task: Name = None,
+    cron: Cron = None,
+    rrule: Rrule = None,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many.")] = 10,
+    timezone: Timezone = None,
+    start: Start = None,
+    dst_gap: Gap = None,
+    dst_overlap: Overlap = None,
+) -> None:
+    """Say when a task, or an expression, would fire next, and what summer time does to it."""
+    schedule, after, end = _asked(task, cron, rrule, timezone, start, dst_gap, dst_overlap)
+    found = takewhile(lambda o: end is None or o.at <= end, schedule.after(after, n))
+    rows = []
+    for o in found:
+        wall = schedule.zone.wall(o.at)
+        note = f"{o.local:%H:%M:%S} is skipped" if o.note == "gap" else _NOTES.get(o.note or "")
+        local = f"{_WEEKDAYS[wall.weekday()]} {wall:%Y-%m-%d %H:%M:%S}"
+        rows.append({"local": local, "utc": f"{o.at:%Y-%m-%d %H:%M:%S}", "note": note})
+    if not state.json:
+        base.console().print(base.clean(describe(schedule)), soft_wrap=True)
+    columns = [("local", f"local, {schedule.timezone}"), ("utc", "UTC"), ("note", "summer time")]
+    table(rows, columns, "no occurrence is left")
+
+
+def report(
+    task: Name = None,
+    year: Annotated[int, typer.Option(min=1971, max=2198, help="Which year.")] = 0,
+    cron: Cron = None,
+    rrule: Rrule = None,
+    timezone: Timezone = None,
+    start: Start = None,
+    dst_gap: Gap = None,
+    dst_overlap: Overlap = None,
+) -> None:
+    """Show what each change of the clocks in a year does to a task, or to an expression."""
+    schedule, after, _ = _asked(task, cron, rrule, timezone, start, dst_gap, dst_overlap)
+    days = dst_report(schedule, year or after.year)
+    if state.json:
+        answer(days)
+        return
+    lines = [describe(schedule)]
+    for day in days:
+        lines += ["", f"{day.day:%A, %Y-%m-%d}, {day.timezone}: {day.change}"]
+        lines += [f"  {sentence}" for sentence in day.moved or ("nothing moves",)]
+        times = [f"{o.local:%H:%M:%S}".removesuffix(":00") for o in day.fires[:24]]
+        more = f" … {len(day.fires) - 24} more" if len(day.fires) > 24 else ""
+        lines.append(f"  fires {len(day.fires)} times: {' '.join(times)}{more}")
+    if not days:
+        lines += ["", f"{schedule.timezone} changes no clocks in {year or after.year}"]
+    answer(days, "\n".join(lines))
+
+
+def _asked(
+    name: str | None,
+    cron: str | None,
+    rrule: str | None,
+    timezone: str | None,
+    start: str | None,
+    dst_gap: str | None,
+    dst_overlap: str | None,
+) -> tuple[Schedule, datetime, datetime | None]:
+    """The calendar that is asked about, from where on, and until when."""
+    given = [word for word in (name, cron, rrule) if word is not None]
+    if len(given) != 1:
+        raise typer.BadParameter("give a task, or --cron, or --rrule, and one of them")
+    if name is None:
+        now, zone = datetime.now(UTC), timezone or "UTC"
+        try:
+            begin = datetime.fromisoformat(start) if start else now
+        except ValueError:
+            raise typer.BadParameter(f"--start: {start!r} is no timestamp") from None
+        kind = "rrule" if cron is None else "cron"
+        policy = {"dst_gap": dst_gap, "dst_overlap": dst_overlap}
+        try:
+            schedule = planner.calendar(kind, given[0], zone, dtstart=begin, **policy)
+        except InvalidSchedule as exc:
+            raise typer.BadParameter(str(exc)) from None
+        return schedule, now, None
+    if any((timezone, start, dst_gap, dst_overlap)):
+        raise typer.BadParameter(f"{name} has a time zone and policies of its own")
+    conn = state.connect()
+    task = calls.get_task(conn, name)
+    if task.schedule_expr is None:
+        raise typer.BadParameter(f"task {name} is {task.schedule_kind}: it has no calendar")
+    schedule = planner.calendar(
+        task.schedule_kind, task.schedule_expr, task.timezone,
+        dtstart=task.start_at or task.created_at,
+        dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
+    )  # fmt: skip
+    after = calls.server(conn).now
+    if task.start_at is not None:
+        after = max(after, task.start_at - timedelta(microseconds=1))
+    return schedule, after, task.end_at

@@ -1,0 +1,158 @@
+"""
+The planner: expands the calendars that SQL cannot compute, and hands them to the database.
+
+A plan is a function of the task and of where its last decision was made; the clock only says how
+far to go.  So any number of planners may run, one after the other or at once, and what passed
+while none ran is planned all the same: tick and its catchup policy decide what becomes of it.
+
+A calendar that is none makes its task invalid, with the reason, and no other task suffers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from typing import Any, Final, cast
+
+from ordinaut import calls, db
+from ordinaut.recurrence import InvalidSchedule, Occurrence, Schedule, parse, tzdata_version
+from ordinaut.recurrence.kinds import DstGap, DstOverlap
+
+log = logging.getLogger(__name__)
+
+PLANNED: Final = frozenset({"cron", "rrule"})  # the kinds that need a plan
+
+_AHEAD = timedelta(minutes=10)
+_LEAST, _MOST = 16, 1000  # occurrences in a plan
+_PAGE = 100
+_BUDGET = 0.1  # seconds: a tick waits for us
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `calls.plan_task` takes."""
+
+    upcoming: list[datetime]
+    planned_until: datetime | None
+    exhausted: bool
+    notes: dict[str, str]
+
+
+def calendar(
+    kind: str,
+    expr: str | None,
+    timezone: str,
+    *,
+    dtstart: datetime | None = None,
+    dst_gap: str | None = None,
+    dst_overlap: str | None = None,
+) -> Schedule:
+    """Return the calendar that a task's fields describe.
+
+    Args:
+        dtstart: start_at, or where there is none created_at.
+
+    Raises:
+        InvalidSchedule: with the field and the reason.
+    """
+    return parse(
+        kind, expr or "", timezone, dtstart=dtstart,
+        dst_gap=cast(DstGap | None, dst_gap), dst_overlap=cast(DstOverlap | None, dst_overlap),
+    )  # fmt: skip
+
+
+def check(arguments: dict[str, Any]) -> None:
+    """Refuse arguments of `create_task` whose calendar only a planner would find wrong.
+
+    Raises:
+        InvalidSchedule: with the field and the reason.
+    """
+    if arguments.get("schedule_kind") not in PLANNED:
+        return
+    start = arguments.get("start_at")
+    if isinstance(start, str):
+        try:
+            start = datetime.fromisoformat(start)
+        except ValueError:
+            return  # PostgreSQL reads more forms than we do, and says what it does not read
+    calendar(
+        arguments["schedule_kind"], arguments.get("schedule_expr"),
+        arguments.get("timezone") or "UTC", dtstart=start or datetime.now(UTC),
+        dst_gap=arguments.get("dst_gap"), dst_overlap=arguments.get("dst_overlap"),
+    )  # fmt: skip
+
+
+def plan(schedule: Schedule, after: datetime, end: datetime | None, now: datetime) -> Plan:
+    """Return the occurrences after `after`: ten minutes' worth, 16 at least, 1000 at most.
+
+    Raises:
+        InvalidSchedule: the search was given up.
+    """
+    limit = _LEAST
+    while True:
+        found = schedule.after(after, limit + 1)
+        if len(found) <= limit or limit == _MOST or found[limit].at > now + _AHEAD:
+            break
+        limit = min(limit * 8, _MOST)
+    kept = list(takewhile(lambda o: end is None or o.at <= end, found))
+    is_exhausted = len(kept) <= limit
+    upcoming = kept[:limit]
+    return Plan(
+        [o.at for o in upcoming],
+        None if is_exhausted else kept[limit].at - _MICROSECOND,
+        is_exhausted,
+        {f"{o.at:%Y-%m-%dT%H:%M:%SZ}": _note(o) for o in upcoming if o.note},
+    )
+
+
+def _note(occurrence: Occurrence) -> str:
+    """What a change of the clocks did, as the occurrence's row keeps it."""
+    if occurrence.note == "gap":
+        return f"gap: {occurrence.local:%Y-%m-%d %H:%M:%S} was skipped"
+    return occurrence.note or ""
+
+
+def step(conn: db.Connection) -> tuple[bool, datetime | None]:
+    """Plan what is unplanned, for 0.1 s at most.
+
+    Returns:
+        Whether there may be more to do, and the earliest occurrence that was planned.
+    """
+    stop = time.monotonic() + _BUDGET
+    tasks = calls.unplanned_tasks(conn, _PAGE)
+    earliest: datetime | None = None
+    for task in tasks:
+        planned = _plan_one(conn, task)
+        if planned and planned.upcoming:
+            first = planned.upcoming[0]
+            earliest = first if earliest is None else min(earliest, first)
+        if time.monotonic() > stop:
+            return True, earliest
+    return len(tasks) == _PAGE, earliest
+
+
+def _plan_one(conn: db.Connection, task: calls.Unplanned) -> Plan | None:
+    try:
+        schedule = calendar(
+            task.schedule_kind, task.schedule_expr, task.timezone, dtstart=task.dtstart,
+            dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
+        )  # fmt: skip
+        planned = plan(schedule, task.plan_after, task.end_at, task.now)
+    except InvalidSchedule as exc:
+        reason = str(exc)
+    except Exception as exc:  # of a pure function: the same tomorrow, and other tasks wait
+        log.exception("the calendar of task %s cannot be computed", task.task_id)
+        reason = f"its calendar cannot be computed: {exc!r}"
+    else:
+        calls.plan_task(
+            conn, task.task_id, task.revision, planned.upcoming, planned.planned_until,
+            tzdata_version(), exhausted=planned.exhausted, notes=planned.notes or None,
+        )  # fmt: skip
+        return planned
+    if calls.invalidate_task(conn, task.task_id, task.revision, reason):
+        log.error("task %s is invalid: %s", task.task_id, reason)
+    return None

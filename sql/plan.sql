@@ -1,0 +1,220 @@
+/*
+ * Plans: what a planner expanded of the calendars that SQL cannot compute, cron and rrule.
+ *
+ *   create_task, update_task, resume_task --> replan_at = now
+ *   unplanned_tasks() --> the planner (Python, pure) --> plan_task() | invalidate_task()
+ *   tick() fires upcoming; replan_at comes before it runs short
+ *
+ * A planner begins where the last decision was made (fired_until, plan_after), never now: what
+ * passed while no scheduler ran reaches tick and its catchup policy.  A plan replaces the one
+ * before, so any number of planners may race; one that read an older revision is ignored, and
+ * what was decided meanwhile is left out.
+ *
+ * Nothing but upcoming occurs up to planned_until.  That is why tick may call an occurrence the
+ * latest of those that are due: a plan that ends in the past cannot tell.
+ */
+
+create or replace function ordinaut.unplanned_tasks(p_limit integer default 100)
+returns table (
+  task_id       uuid,
+  revision      integer,
+  schedule_kind text,
+  schedule_expr text,
+  timezone      text,
+  dst_gap       text,
+  dst_overlap   text,
+  dtstart       timestamptz,
+  plan_after    timestamptz,
+  end_at        timestamptz,
+  now           timestamptz
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_now timestamptz := ordinaut.now();
+begin
+  perform ordinaut._check_count('limit', p_limit, 1, 100000);
+  return query
+  select
+    t.task_id, t.revision, t.schedule_kind, t.schedule_expr, t.timezone, t.dst_gap, t.dst_overlap,
+    coalesce(t.start_at, t.created_at),
+    greatest(s.plan_after, s.fired_until, t.start_at - interval '1 us'), t.end_at, v_now
+  from ordinaut.task_schedule as s
+  join ordinaut.task as t on t.task_id = s.task_id
+  where s.replan_at <= v_now and t.status = 'active'
+  order by s.replan_at, s.task_id
+  limit p_limit;
+end
+$fn$;
+
+comment on function ordinaut.unplanned_tasks(integer) is
+  'What a planner needs to know of the active tasks whose plan is missing or runs short: it '
+  'passes the occurrences after plan_after and up to end_at to plan_task(). Errors: '
+  'invalid_parameter_value.';
+
+create or replace function ordinaut.outdate_plans(p_tzdata text)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_n bigint;
+begin
+  update ordinaut.task_schedule as s
+  set replan_at = '-infinity'
+  from ordinaut.task as t
+  where
+    t.task_id = s.task_id
+    and t.status = 'active'
+    and s.tzdata collate "C" < p_tzdata collate "C"
+    and s.replan_at is distinct from '-infinity';
+  get diagnostics v_n = row_count;
+  return v_n;
+end
+$fn$;
+
+comment on function ordinaut.outdate_plans(text) is
+  'Call for new plans where the IANA data of the old one is older than this release (2026a). What '
+  'was decided stays decided. Returns how many.';
+
+create or replace function ordinaut.plan_task(
+  p_task_id       uuid,
+  p_revision      integer,
+  p_upcoming      timestamptz[],
+  p_planned_until timestamptz,
+  p_tzdata        text,
+  p_exhausted     boolean default false,
+  p_notes         jsonb   default null
+)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_now timestamptz := ordinaut.now();
+  v_plan ordinaut.task_schedule;
+  v_task ordinaut.task;
+  v_upcoming timestamptz[];
+  v_n integer;
+begin
+  select s.* into v_plan
+  from ordinaut.task_schedule as s
+  where s.task_id = p_task_id
+  for update;
+  select t.* into v_task from ordinaut.task as t where t.task_id = p_task_id;
+  if v_task.revision is distinct from p_revision
+    or v_plan.revision <> p_revision
+    or v_task.status <> 'active'
+  then
+    return false;
+  end if;
+
+  if p_upcoming is null or cardinality(p_upcoming) > 10000 then
+    perform ordinaut._refuse('upcoming must be at most 10000 instants');
+  elsif exists (
+    select
+    from generate_series(2, cardinality(p_upcoming)) as i
+    where not coalesce(p_upcoming[i - 1] < p_upcoming[i], false)
+  ) then
+    perform ordinaut._refuse('upcoming must be strictly increasing');
+  elsif jsonb_typeof(p_notes) <> 'object' then
+    perform ordinaut._refuse('notes must be an object',
+      'For example {"2027-03-14T07:00:00Z": "gap"}.');
+  end if;
+  perform ordinaut._check_at('upcoming', p_upcoming[1]);
+  perform ordinaut._check_at('upcoming', p_upcoming[cardinality(p_upcoming)]);
+  if not coalesce(p_exhausted, false) and (
+    p_planned_until is null or p_planned_until < p_upcoming[cardinality(p_upcoming)]
+  ) then
+    perform ordinaut._refuse('planned_until must not lie before the last of upcoming');
+  end if;
+
+  -- What was decided, or snoozed, since the planner read.
+  v_upcoming := array(
+    select u.at
+    from unnest(p_upcoming) as u (at)
+    where u.at > greatest(v_plan.plan_after, v_plan.fired_until, '-infinity')
+    order by u.at
+  );
+  v_n := cardinality(v_upcoming);
+  update ordinaut.task_schedule as s
+  set
+    next_run = v_upcoming[1],
+    upcoming = v_upcoming,
+    dst = p_notes,
+    planned_until = p_planned_until,
+    planned_at = v_now,
+    tzdata = p_tzdata,
+    is_exhausted = coalesce(p_exhausted, false),
+    -- A plan that ends in the past is continued by tick, when it used it; or after a second.
+    replan_at = case when not coalesce(p_exhausted, false) then greatest(
+      v_now + interval '1 s',
+      least(p_planned_until - interval '5 min', v_upcoming[greatest(v_n - 7, 1)])
+    ) end
+  where s.task_id = p_task_id;
+  if p_exhausted and v_n = 0 then
+    update ordinaut.task as t
+    set
+      status = 'completed',
+      status_note = 'its schedule has no occurrence left',
+      status_by = ordinaut._actor(),
+      status_at = v_now
+    where t.task_id = p_task_id;
+  end if;
+  return true;
+end
+$fn$;
+
+comment on function ordinaut.plan_task(
+  uuid, integer, timestamptz[], timestamptz, text, boolean, jsonb
+) is
+  'Store what a planner expanded: the occurrences after plan_after, all of them up to '
+  'p_planned_until; p_exhausted: there are no others at all, and a task without any is '
+  'completed. p_tzdata: the release of the IANA data. p_notes: what a change of the clocks did, by '
+  'instant. False: the task was edited or paused meanwhile, and nothing is stored. Errors: '
+  'invalid_parameter_value.';
+
+create or replace function ordinaut.invalidate_task(
+  p_task_id  uuid,
+  p_revision integer,
+  p_reason   text
+)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+begin
+  perform from ordinaut.task_schedule as s where s.task_id = p_task_id for update;
+  update ordinaut.task as t
+  set
+    status = 'invalid',
+    status_note = left(p_reason, 1000),
+    status_by = ordinaut._actor(),
+    status_at = ordinaut.now()
+  where t.task_id = p_task_id and t.revision = p_revision and t.status = 'active';
+  if not found then
+    return false;
+  end if;
+  update ordinaut.task_schedule as s
+  set
+    next_run = null,
+    replan_at = null
+  where s.task_id = p_task_id;
+  perform ordinaut._journal('task_invalid', p_task_id => p_task_id,
+    p_detail => jsonb_build_object('message', left(p_reason, 1000)));
+  return true;
+end
+$fn$;
+
+comment on function ordinaut.invalidate_task(uuid, integer, text) is
+  'Make an active task invalid: its calendar is none, for this reason. False: it was edited or '
+  'paused meanwhile, and is left alone.';
