@@ -36,6 +36,7 @@ class Expansion:
     start: datetime
     times: Times = field(init=False)
     _months: dict[tuple[int, int], list[date]] = field(init=False, default_factory=dict)
+    _shapes: dict[tuple[int, int, bool], list[int]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         rule, start = self.rule, self.start
@@ -93,30 +94,34 @@ class Expansion:
 
     def _days_of_week(self, number: int) -> list[date]:
         rule = self.rule
-        first = date.fromordinal(number * 7 - 7 + 1 + rule.week_start)
+        first = number * 7 - 6 + rule.week_start
         wanted = {day for _, day in rule.weekdays} or {self.start.weekday()}
-        return [
-            day
-            for day in (first + n * _DAY for n in range(7))
-            if day.weekday() in wanted and (not rule.months or day.month in rule.months)
-        ]
+        offsets = sorted((day - rule.week_start) % 7 for day in wanted)
+        days = [date.fromordinal(first + offset) for offset in offsets]
+        return [day for day in days if day.month in rule.months] if rule.months else days
 
     def _month(self, year: int, month: int, weekdays: bool = True) -> list[date]:
-        rule = self.rule
-        if rule.months and month not in rule.months:
+        if self.rule.months and month not in self.rule.months:
             return []
-        length = calendar.monthrange(year, month)[1]
-        first, last = date(year, month, 1), date(year, month, length)
+        first, length = calendar.monthrange(year, month)
+        shape = (first, length, weekdays)
+        if shape not in self._shapes:
+            self._shapes[shape] = self._days_of_month(date(year, month, 1), length, weekdays)
+        return [date(year, month, day) for day in self._shapes[shape]]
+
+    def _days_of_month(self, first: date, length: int, weekdays: bool) -> list[int]:
+        """The matching days of a month; the same in all that are as long and begin as this one."""
+        rule, last = self.rule, first.replace(day=length)
         if rule.monthdays:
             found = {n if n > 0 else length + 1 + n for n in rule.monthdays}
-            days = {date(year, month, n) for n in found if 1 <= n <= length}
+            days = {first.replace(day=n) for n in found if 1 <= n <= length}
             if rule.weekdays and weekdays:
                 days &= _weekdays(rule.weekdays, first, last)
         elif rule.weekdays:
             days = _weekdays(rule.weekdays, first, last)
         else:
-            days = {date(year, month, self.start.day)} if self.start.day <= length else set()
-        return sorted(days)
+            return [self.start.day] if self.start.day <= length else []
+        return sorted(day.day for day in days)
 
     def _year(self, year: int) -> list[date]:
         rule = self.rule

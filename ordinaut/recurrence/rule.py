@@ -235,3 +235,21 @@ def _check_together(rule: Rule) -> None:
                     raise InvalidSchedule("BYDAY", f"no month has {ordinal}{WEEKDAYS[day]}")
     if rule.positions and not any(p.startswith("BY") and p != "BYSETPOS" for p in parts):
         raise InvalidSchedule("BYSETPOS", "needs another BY… part to choose from")
+    size = _most(rule)
+    if rule.positions and min(map(abs, rule.positions)) > size:
+        raise InvalidSchedule("BYSETPOS", f"never occurs: FREQ={freq} has at most {size} to choose")
+    if rule.positions and freq in ("HOURLY", "MINUTELY") and size > 120:
+        raise InvalidSchedule("BYSETPOS", f"chooses among {size} times; 120 is the most for {freq}")
+
+
+def _most(rule: Rule) -> int:
+    """How many times a period of the rule can have, at most."""
+    days = {
+        "YEARLY": 366,
+        "MONTHLY": 31,
+        "WEEKLY": len(rule.weekdays) or 1,
+    }.get(rule.freq, 1)
+    parts = {"HOURLY": 2, "MINUTELY": 1, "SECONDLY": 0}.get(rule.freq, 3)  # finer than the period
+    for values in (rule.seconds, rule.minutes, rule.hours)[:parts]:
+        days *= len(values) or 1
+    return days

@@ -44,6 +44,7 @@ class Ticks:
     _minutes: set[int] = field(init=False)
     _seconds: set[int] = field(init=False)
     _months: dict[tuple[int, int], list[date]] = field(init=False, default_factory=dict)
+    _offsets: dict[int, list[timedelta]] = field(init=False, default_factory=dict)
     _next_day: tuple[date, date] = field(init=False, default=(LAST_DAY, LAST_DAY))
 
     def __post_init__(self) -> None:
@@ -85,7 +86,10 @@ class Ticks:
                 misses = 0 if chosen else misses + 1
             else:
                 reached = self._reach(begin, wall, target)
-                number = max(number, -((self._anchor - reached) // self.step))
+                # The period around it, or the first one that begins there or later.
+                around = (reached - self._anchor) // self.step
+                upward = -((self._anchor - reached) // self.step)
+                number = max(number, around if self._chooses else upward)
                 misses += 1
             if misses > MAX_MISSES:
                 raise InvalidSchedule(
@@ -99,23 +103,42 @@ class Ticks:
         if not self._chooses:
             alone = not rule.positions or rule.positions & {1, -1}
             return [begin] if target is None and alone else []
-        size = UNITS[rule.freq] // timedelta(seconds=1)
-        minutes = self._minutes if rule.freq == "HOURLY" else {0}
-        shown = wall.second + (60 * wall.minute if rule.freq == "HOURLY" else 0)
-        offsets = sorted((60 * m + s - shown) % size for m in minutes for s in self._seconds)
-        found = []
-        for at in (begin + timedelta(seconds=offset) for offset in offsets):
-            face = self.zone.wall(at)
-            if (
-                self._blocked_until(face) is None
-                and face.second in self._seconds
-                and (rule.freq != "HOURLY" or face.minute in self._minutes)
-            ):
-                found.append(at)
-        if not rule.positions:
-            return found
-        numbers = {p - 1 if p > 0 else len(found) + p for p in rule.positions}
-        return [at for number, at in enumerate(found) if number in numbers]
+        offsets = self._offsets_from(wall)
+        end = wall.replace(fold=0) + UNITS[rule.freq] - timedelta(seconds=1)
+        if (
+            target is None
+            and self._blocked_until(end) is None
+            and self.zone.wall(begin + (end - wall.replace(fold=0))).replace(fold=0) == end
+        ):
+            found = offsets  # the usual case: nothing blocked or changed on the way
+        else:
+            found = [offset for offset in offsets if self._fits(begin + offset)]
+        if rule.positions:
+            size = len(found)
+            numbers = sorted({p - 1 if p > 0 else size + p for p in rule.positions})
+            found = [found[number] for number in numbers if 0 <= number < size]
+        return [begin + offset for offset in found]
+
+    def _offsets_from(self, wall: datetime) -> list[timedelta]:
+        """The candidates of a period that begins when clocks show `wall`, from its beginning."""
+        hourly = self.rule.freq == "HOURLY"
+        shown = wall.second + (60 * wall.minute if hourly else 0)
+        if shown not in self._offsets:
+            size = UNITS[self.rule.freq] // timedelta(seconds=1)
+            seconds = (
+                60 * m + s for m in (self._minutes if hourly else {0}) for s in self._seconds
+            )
+            found = sorted((second - shown) % size for second in seconds)
+            self._offsets[shown] = [timedelta(seconds=second) for second in found]
+        return self._offsets[shown]
+
+    def _fits(self, at: datetime) -> bool:
+        wall = self.zone.wall(at)
+        return (
+            self._blocked_until(wall) is None
+            and wall.second in self._seconds
+            and (self.rule.freq != "HOURLY" or wall.minute in self._minutes)
+        )
 
     def _blocked_until(self, wall: datetime) -> datetime | None:
         """The wall time up to which a BY… part rules everything out; None if none does."""

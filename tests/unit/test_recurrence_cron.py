@@ -161,7 +161,7 @@ DEBIAN = ("UTC", "America/New_York", "Europe/Chisinau", "Asia/Beirut", "Australi
 
 
 # The other engines take seconds for rare dates: no time to shrink.
-quick = settings(max_examples=200, deadline=None, phases=[Phase.reuse, Phase.generate])
+quick = settings(max_examples=150, deadline=None, phases=[Phase.reuse, Phase.generate])
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from ordinaut.recurrence import InvalidSchedule, parse
@@ -80,7 +80,10 @@ def cases(draw):
     kind, expr = draw(SCHEDULES)
     fine = kind == "rrule" and any(f in expr for f in ("HOURLY", "MINUTELY", "SECONDLY"))
     policy = {} if fine else draw(POLICIES)
-    schedule = parse(kind, expr, name, dtstart=DTSTART, **policy)
+    try:
+        schedule = parse(kind, expr, name, dtstart=DTSTART, **policy)
+    except InvalidSchedule:
+        reject()  # every 4th month from May is none of its months
     return schedule, policy, draw(moments(ZoneInfo(name))), draw(st.integers(0, 14))
 
 
