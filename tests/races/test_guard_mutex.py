@@ -6,7 +6,10 @@ Nobody waits for it, and nobody acts without it:
     mutex, lease     the unit goes back for a moment, neither parked nor leased
     mutex, settle    the run ends, its slot is left to the sweep
     mutex, sweep     the key is passed over
+    sweep, mutex     a key that is well is not locked
+    move, settle     the slot passes over a row that another session holds
     tools, tools     two sweeps of what waits for tools: the second skips what the first moves
+    step back        a row that another session holds is skipped
     reap, reap       one notes the server, the other does not wait
 """
 
@@ -68,6 +71,47 @@ def test_mutex_settle(work, lend, holder, boss, slots):
     assert places(boss) == {first: "task_run", second: "due_work"}
 
 
+def test_a_sweep_locks_no_key_that_is_well(work, lend, holder, boss):
+    work(key="k")
+    lend(1)
+    work(key="k")
+    assert boss.run("select * from ordinaut.lease_work('w1')") == []  # parks it
+    boss.commit()
+    boss.run("select ordinaut._sweep_holds()")  # uncommitted
+
+    assert holder.one(MUTEX)
+    boss.commit()
+    holder.commit()
+
+
+def test_a_sweep_mends_only_keys_whose_mutex_it_has(boss, holder, slots):
+    insert = "insert into ordinaut.hold (key, slot, run_id) values (%s, 1, gen_random_uuid())"
+    boss.run(insert, "a")
+    boss.run(insert, "k")
+    boss.commit()
+    assert holder.one(MUTEX)
+
+    boss.run("select ordinaut._sweep_holds()")
+    assert (slots("a"), slots("k")) == (0, 1)
+    boss.rollback()
+    holder.rollback()
+
+
+def test_a_key_passes_over_who_is_being_moved(work, lend, holder, boss):
+    [first] = work(key="k")
+    lease = lend(1)
+    [second] = work(key="k")
+    [third] = work(key="k", priority=9)
+    assert boss.run("select * from ordinaut.lease_work('w1', p_limit => 2)") == []  # parks them
+    boss.commit()
+    holder.run("select from ordinaut.parked where work_id = %s for update", second)
+
+    boss.run("select * from ordinaut.complete_work(%s)", lease)  # does not wait
+    boss.commit()
+    holder.rollback()
+    assert places(boss) == {first: "task_run", second: "parked", third: "due_work"}
+
+
 def test_tools_tools(work, lend, holder, boss, at):
     [unit] = work()
     lease = lend(1)
@@ -115,6 +159,19 @@ def test_a_reap_that_cannot_note_trusts_the_note_of_this_server_alone(holder, bo
     late.run("select ordinaut.reap()")
     assert late.one("select count(*) from ordinaut.worker") == 0
     late.rollback()
+
+
+def test_a_step_back_skips_what_is_locked(work, holder, boss, at):
+    work(2)
+    boss.run("select ordinaut.reap()")
+    boss.commit()
+    earlier = at("earlier", "11:00:00")
+    holder.run("select from ordinaut.due_work limit 1 for update")
+
+    earlier.run("select ordinaut.reap()")  # does not wait
+    assert earlier.one("select count(*) from ordinaut.due_work where run_at <= ordinaut.now()") == 1
+    earlier.rollback()
+    holder.rollback()
 
 
 def test_two_first_reaps(holder, boss):

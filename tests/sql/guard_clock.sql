@@ -35,6 +35,7 @@ select test.eq(ordinaut.reap(), 1, 'no longer');
 select ordinaut.register_worker(:'w1', '{q}', '{a}');
 select run_id as now_1 from ordinaut.enqueue('a', p_queue => 'q') \gset
 select run_id as wish from ordinaut.enqueue('a', p_queue => 'q', p_delay => '10 min') \gset
+select run_id as soon from ordinaut.enqueue('a', p_queue => 'q', p_delay => '30 s') \gset
 select lease_id as hand from ordinaut.lease_work('w', 'q', 1, '5 min') \gset
 select ordinaut.now() as high \gset
 select ordinaut.reap() as n \gset
@@ -47,6 +48,7 @@ update ordinaut.due_work as w set run_at = :'high'::timestamptz + interval '2 mi
 select ordinaut.reap() as n \gset
 select test.eq((select w.run_at from ordinaut.due_work as w where w.run_id = :'now_1'), ordinaut.now(), 'what was due is due');
 select test.ok((select w.run_at > ordinaut.now() + interval '1 h' from ordinaut.due_work as w where w.run_id = :'wish'), 'a wish stays a wish');
+select test.eq((select w.run_at from ordinaut.due_work as w where w.run_id = :'soon'), :'high'::timestamptz + interval '30 s', 'though it was near');
 select test.eq((select w.run_at from ordinaut.due_work as w where w.run_id = :'new_1'), ordinaut.now() - interval '1 s', 'what came since keeps its place');
 select test.eq((select w.run_at from ordinaut.due_work as w where w.run_id = :'beyond'),   :'high'::timestamptz + interval '2 min', 'and so does what lies beyond');
 select test.eq((select w.seen_at from ordinaut.worker as w where w.worker_id = :'w1'), ordinaut.now(), 'nobody lives on by a date to come');

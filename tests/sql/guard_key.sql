@@ -99,6 +99,21 @@ select test.line('many', '[{"tool": "t8", "key": "m", "key_limit": 4}, {"tool": 
 select test.eq(test.take('many'), '4568', 'one more by its own limit');
 select test.eq(test.parked('m'), array['9 key'], 'one waits');
 
+-- Names are not slots; a greater limit is no way past the line; who lacks a tool is not in it.
+select test.line('same', '[{"tool": "ta", "key": "x", "idempotency_key": "x"}, {"tool": "tb", "key": "x"}]');
+select test.eq(test.take('same'), 'a', 'an idempotency key of the same name is no slot');
+select test.travel('1 s');
+select test.line('same', '[{"tool": "tc", "key": "x", "key_limit": 3}]');
+select test.ok(test.take('same') is null, 'nobody passes');
+select ordinaut._settle_alone(l.lease_id, null, 'success', null, null) from ordinaut.lease as l where l.queue = 'same';
+select test.eq(test.holds('x'), array['b', 'c'], 'its end frees its slot, and the line moves');
+select test.eq((select count(*) from ordinaut.hold as h where h.key = 'x' and h.slot = 0), 1, 'and not its idempotency key');
+select test.line('lack', '[{"tool": "ta", "key": "y", "key_limit": 2}]');
+select test.eq(test.take('lack'), 'a', 'one');
+select ordinaut._settle_alone(l.lease_id, null, 'declined', null, '{}') from ordinaut.lease as l where l.queue = 'lack';
+select test.line('lack', '[{"tool": "tb", "key": "y", "key_limit": 2}]');
+select test.eq(test.take('lack'), 'b', 'the other does not wait for its tool');
+
 -- A hold that waits in an enqueued run's name counts for it: the same run takes no second slot.
 select test.settle('t4', 'released');
 select test.eq(test.take('many'), '4', 'it comes back');

@@ -104,6 +104,7 @@ select test.eq(split_part(test.tick(), ' ', 1), '0', 'it was decided');
 select test.eq(test.work('later'), '{}', 'and stays so');
 
 -- Long payloads and keys go with the run.
+update ordinaut.task as t set status = 'paused' where t.name = 'later';
 select jsonb_build_object('x', string_agg(md5(n::text), '')) as long from generate_series(1, 200) as n \gset
 select ordinaut.create_task('long', 'b', :'long', 'once', '2026-03-27 14:00:00+00', p_queue => 'body', p_key => 'k', p_key_limit => 2) as i,
   ordinaut.create_task('short', 'b', '{"x": 1}', 'once', '2026-03-27 14:00:01+00', p_queue => 'body') as j \gset

@@ -131,6 +131,8 @@ select test.travel('2 min');
 select test.beat(:'me'), test.beat(:'you');
 select test.eq(ordinaut.reap(), 1, 'one ran out, at its end');
 select test.eq((select count(*) from ordinaut.lease), 4, 'the others stand');
+select test.eq((select count(*) from ordinaut.run_log as g where g.event = 'crashed' and g.detail ->> 'message' = 'the lease of hand ran out'), 1,
+  'and it is told whose it was');
 select test.travel('59 s');
 select test.beat(:'you');
 select test.eq(ordinaut.reap(), 0, 'not yet') ;
@@ -154,6 +156,15 @@ select test.eq(ordinaut.deregister_worker(:'you'), 0, 'twice is nothing');
 select test.eq((select array_agg(w.worker_id) from ordinaut.worker as w), array[:'me']::uuid[], 'others live');
 select test.eq(ordinaut.deregister_worker(:'me', 'dead'), 2, 'two');
 select test.eq(test.charges(:'u4'), array[1, 1], 'it died');
+
+-- As many as asked, in whole leases.
+select count(*) from ordinaut.enqueue_many((select jsonb_agg('{}'::jsonb) from generate_series(1, 6)), 'a', 'lots');
+select count(*) from ordinaut.lease_work('hand', 'lots', 2, '1 s');
+select count(*) from ordinaut.lease_work('hand', 'lots', 2, '1 s');
+select count(*) from ordinaut.lease_work('hand', 'lots', 2, '1 s');
+select test.travel('1 s');
+select test.eq(ordinaut.reap(2), 2, 'one lease is two');
+select test.eq(ordinaut.reap(), 4, 'two are four');
 
 -- Leftovers: a request for a run that has ended goes, one for a run that lives stays.
 insert into ordinaut.cancel_request (run_id, requested_by, requested_at)
