@@ -90,6 +90,7 @@ class Runner:
                 self._memory[function].update(killers)
         self._lock = threading.Lock()
         self._callers: dict[str, list[str]] = {}
+        self._running: set[subprocess.Popen[str]] = set()
         self.limit = 600.0
 
     def baseline(self) -> float:
@@ -134,7 +135,10 @@ class Runner:
             self._memory[mutant.id] = Counter({found[1]: 1})
         return Result(mutant, "killed", found[1], seconds)
 
-    def remember(self) -> None:
+    def stop(self) -> None:
+        """End what runs, and remember what was learned."""
+        for process in list(self._running):
+            _kill(process)
         MEMORY.parent.mkdir(exist_ok=True)
         MEMORY.write_text(json.dumps(self._memory, indent=0))
 
@@ -178,6 +182,7 @@ class Runner:
             text=True,
             start_new_session=True,
         )
+        self._running.add(process)
         try:
             output, _ = process.communicate(timeout=self.limit)
             return process.returncode, output
@@ -187,9 +192,14 @@ class Runner:
                 process.communicate(timeout=10)
             return None, ""
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _kill(process)
+            self._running.discard(process)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def argued() -> dict[str, str]:
@@ -262,6 +272,7 @@ def main() -> int:
             print(f"{m.id:48} {m.line:4}  {m.edit}")
         return 0
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     reasons = argued()
     known = {m.id for m in generate()}
     wrong = [f"argued, and no such mutant: {i}" for i in reasons if i not in known]
@@ -279,8 +290,8 @@ def main() -> int:
                     flush=True,
                 )
         finally:
-            pool.shutdown(cancel_futures=True)
-            run.remember()
+            pool.shutdown(wait=False, cancel_futures=True)
+            run.stop()
     wrong += judge(results, reasons)
     print(f"\n{table(results, reasons)}")
     for line in wrong:
