@@ -79,8 +79,8 @@ end
 $fn$;
 
 comment on function ordinaut.outdate_plans(text) is
-  'Call for new plans where the IANA data of the old one is older than this release (2026a). What '
-  'was decided stays decided. Returns how many.';
+  'Call for new plans where the IANA data of the old one is older than this release (2026a). '
+  'What was decided stays decided. Returns how many.';
 
 create or replace function ordinaut.plan_task(
   p_task_id       uuid,
@@ -177,8 +177,8 @@ comment on function ordinaut.plan_task(
 ) is
   'Store what a planner expanded: the occurrences after plan_after, all of them up to '
   'p_planned_until; p_exhausted: there are no others at all, and a task without any is '
-  'completed. p_tzdata: the release of the IANA data. p_notes: what a change of the clocks did, by '
-  'instant. False: the task was edited or paused meanwhile, and nothing is stored. Errors: '
+  'completed. p_tzdata: the release of the IANA data. p_notes: what a change of the clocks did, '
+  'by instant. False: the task was edited or paused meanwhile, and nothing is stored. Errors: '
   'invalid_parameter_value.';
 
 create or replace function ordinaut.invalidate_task(

@@ -195,9 +195,8 @@ declare
 begin
   v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool,
     p_payload, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_dst_gap,
-    p_dst_overlap, p_start_at, p_end_at, p_key, p_key_limit, p_max_attempts, p_retry, p_timeout, p_catchup, p_grace, 'active',
-    null,
-    ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(), v_now)::ordinaut.task;
+    p_dst_overlap, p_start_at, p_end_at, p_key, p_key_limit, p_max_attempts, p_retry, p_timeout,
+    p_catchup, p_grace, 'active', null, ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(), v_now)::ordinaut.task;
   perform ordinaut._check_task(v_task, coalesce(p_allow_past, false));
 
   insert into ordinaut.task select v_task.* on conflict on constraint task_name_key do nothing;
@@ -227,12 +226,12 @@ comment on function ordinaut.create_task(
   'once, older is refused unless p_allow_past), cron (5 fields, 6 with seconds first, or @daily) '
   'and rrule (RFC 5545; p_start_at is its DTSTART unless it has one), both wall time in '
   'p_timezone, planned by a scheduler, which makes a task whose calendar is none invalid. '
-  'p_dst_gap (shift, skip), p_dst_overlap (first, second, both): what to do in a skipped and in a '
-  'repeated hour; null: as Debian''s cron, as RFC 5545. p_key, p_key_limit: at most so many of its runs '
-  'live at once. p_retry: {"base": "1 s", "cap": "60 s", "factor": 2, "jitter": 0.1, "strategy": '
-  '"exponential"}. p_catchup: which occurrences fire that came while no scheduler ran: all, '
-  'latest, none (but those within p_grace). Errors: OR030 (name taken), invalid_parameter_value, '
-  'program_limit_exceeded.';
+  'p_dst_gap (shift, skip), p_dst_overlap (first, second, both): what to do in a skipped and in '
+  'a repeated hour; null: as Debian''s cron, as RFC 5545. p_key, p_key_limit: at most so many of '
+  'its runs live at once. p_retry: {"base": "1 s", "cap": "60 s", "factor": 2, "jitter": 0.1, '
+  '"strategy": "exponential"}. p_catchup: which occurrences fire that came while no scheduler '
+  'ran: all, latest, none (but those within p_grace). Errors: OR030 (name taken), '
+  'invalid_parameter_value, program_limit_exceeded.';
 
 create or replace function ordinaut.update_task(p_task text, p_patch jsonb)
 returns integer

@@ -179,9 +179,7 @@ begin
       format('it was made %s by %s%s', v_task.status, v_task.status_by,
         coalesce(': ' || v_task.status_note, '')),
       v_task.status_at, null::timestamptz, p_task_id::text;
-    return;
-  end if;
-  if v_task.schedule_kind = 'manual' then
+  elsif v_task.schedule_kind = 'manual' then
     return query
     select
       'manual', 'it has no schedule: run_now() starts it', null::timestamptz, null::timestamptz,
@@ -224,10 +222,17 @@ begin
     'missed', format('the occurrence of %s did not run: %s', o.scheduled_for, o.reason),
     o.decided_at, null::timestamptz, p_task_id::text
   from ordinaut.occurrence as o
-  where o.task_id = p_task_id and o.decision <> 'fired'
+  where
+    o.task_id = p_task_id
+    and o.decision <> 'fired'
+    and v_task.status in ('active', 'completed')
   order by o.scheduled_for desc
   limit 3;
-  return query select q.* from ordinaut._why_queue(v_task.queue) as q;
+  -- A queue that leases nothing matters to what is to come, and to what waits.
+  return query
+  select q.*
+  from ordinaut._why_queue(v_task.queue) as q
+  where v_task.status = 'active' or exists (select from ordinaut._live_runs(p_task_id));
 end
 $fn$;
 

@@ -107,7 +107,7 @@ select test.eq(test.why('byhand'), 'manual', 'it has no schedule');
 select ordinaut.create_task('over', 'echo', p_schedule_kind => 'once', p_schedule_expr => '2026-03-28 00:00');
 select test.travel('1 day');
 select count(*) from ordinaut.tick();
-select test.eq(test.why('over'), 'task_completed', 'it has done what it was to do');
+select test.eq(test.why('over'), 'exhausted live_run no_worker', 'it has fired, and what it fired waits');
 
 select test.throws('OR020', format('select ordinaut.why(%L)', i), 'there is none: ' || i)
 from unnest(array['nothing', '00000000-0000-7000-8000-000000000000', '', 'abcd']) as i;
