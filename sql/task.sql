@@ -196,7 +196,8 @@ begin
   v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool,
     p_payload, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_dst_gap,
     p_dst_overlap, p_start_at, p_end_at, p_key, p_key_limit, p_max_attempts, p_retry, p_timeout,
-    p_catchup, p_grace, 'active', null, ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(), v_now)::ordinaut.task;
+    p_catchup, p_grace, 'active', null, ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(),
+    v_now)::ordinaut.task;
   perform ordinaut._check_task(v_task, coalesce(p_allow_past, false));
 
   insert into ordinaut.task select v_task.* on conflict on constraint task_name_key do nothing;
