@@ -9,6 +9,7 @@ Nobody waits for it, and nobody acts without it:
     sweep, mutex     a key that is well is not locked
     move, settle     the slot passes over a row that another session holds
     tools, tools     two sweeps of what waits for tools: the second skips what the first moves
+    reap, heartbeat  who waited for its own end is told of it
     step back        a row that another session holds is skipped
     reap, reap       one notes the server, the other does not wait
 """
@@ -19,6 +20,7 @@ from uuid import uuid4
 
 import pytest
 
+from ordinaut.errors import WorkerUnknown
 from tests.places import places
 
 MUTEX = "select ordinaut._try_key('k')"
@@ -172,6 +174,18 @@ def test_a_step_back_skips_what_is_locked(work, holder, boss, at):
     assert earlier.one("select count(*) from ordinaut.due_work where run_at <= ordinaut.now()") == 1
     earlier.rollback()
     holder.rollback()
+
+
+def test_a_beat_that_waited_for_its_end_is_told(worker_id, at):
+    reaper, worker = at("reaper", "12:01:01"), at("worker", "12:00:59")
+    reaper.run("select ordinaut.reap()")  # uncommitted: the worker is dead
+    worker.start("select * from ordinaut.heartbeat(%s)", worker_id)
+    worker.wait_blocked(by=reaper)
+    reaper.commit()
+
+    with pytest.raises(WorkerUnknown):
+        worker.result()
+    worker.rollback()
 
 
 def test_two_first_reaps(holder, boss):
