@@ -128,6 +128,15 @@ def test_a_tick(boss, at, idle, woken, grace, wakes):
     assert woken("select * from ordinaut.tick()", by=scheduler) is wakes
 
 
+def test_a_tick_of_another_queue(boss, at, idle, woken):
+    boss.run(TASK.replace("'t', 'echo'", "'t', 'echo', p_queue => 'other'"), "1 min")
+    boss.run("select ordinaut.create_task('u', 'echo')")
+    boss.commit()
+    scheduler = at("scheduler", "12:00:15")
+
+    assert not woken("select * from ordinaut.tick()", by=scheduler)
+
+
 def test_a_clock_that_stepped_back(boss, at, idle, woken):
     boss.run("select ordinaut.reap()")
     boss.run(ENQUEUE)
