@@ -150,8 +150,15 @@ class Loop:
                 return False
             known = self._overdue_at.get(work_id)
             self._overdue_at[work_id] = at if known is None else min(at, known)
+            # Here, and not only in the watching thread: a unit that takes the GIL with its first
+            # step would never let that thread begin.
+            self._guard(min(self._overdue_at.values()) - time.monotonic())
             self._changed.notify()
             return True
+
+    def _guard(self, left: float) -> None:
+        """End the process by force, a grace after the next unit was overdue."""
+        faulthandler.dump_traceback_later(max(left, 0.0) + self._grace, exit=True)
 
     def _disarm(self, work_id: bytes) -> None:
         with self._changed:
@@ -169,7 +176,7 @@ class Loop:
                 work_id, at = min(self._overdue_at.items(), key=lambda item: item[1])
                 left = at - time.monotonic()
                 if left > 0:
-                    faulthandler.dump_traceback_later(left + self._grace, exit=True)
+                    self._guard(left)
                     self._changed.wait(left)
                 else:
                     self._reporter.overdue(work_id)
