@@ -10,6 +10,7 @@ Nobody waits for it, and nobody acts without it:
     move, settle     the slot passes over a row that another session holds
     tools, tools     two sweeps of what waits for tools: the second skips what the first moves
     reap, heartbeat  who waited for its own end is told of it
+    settle, cancel   who came too late forgets the request, and no other
     step back        a row that another session holds is skipped
     reap, reap       one notes the server, the other does not wait
 """
@@ -186,6 +187,23 @@ def test_a_beat_that_waited_for_its_end_is_told(worker_id, at):
     with pytest.raises(WorkerUnknown):
         worker.result()
     worker.rollback()
+
+
+def test_a_cancel_that_came_too_late_forgets_its_own_request(work, lend, holder, boss):
+    [other] = work()
+    lend(1)
+    assert boss.one("select ordinaut.cancel_run(%s)", other) == "requested"
+    boss.commit()
+    [unit] = work()
+    [leased] = holder.run("select * from ordinaut.lease_work('w2')")
+    holder.run("select * from ordinaut.complete_work(%s)", leased.lease_id)  # uncommitted
+    boss.start("select ordinaut.cancel_run(%s)", unit)
+    boss.wait_blocked(by=holder)
+    holder.commit()
+
+    assert boss.result() == [("too_late",)]
+    assert boss.run("select run_id from ordinaut.cancel_request") == [(other,)]
+    boss.commit()
 
 
 def test_two_first_reaps(holder, boss):

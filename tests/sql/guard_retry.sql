@@ -62,6 +62,8 @@ select test.throws('22023', $$select ordinaut.retry_run(p_queue => 'q1', p_state
 select test.throws('22023', $$select ordinaut.retry_run(p_queue => 'q1', p_limit => 0)$$,
   'nor can a limit of nothing');
 
+select ordinaut.enqueue('a', p_queue => 'q9', p_key => 'retry:' || :'b1') as e \gset
+select count(*) from ordinaut.lease_work('w', 'q9');
 select test.eq(test.retried($$p_queue => 'q1'$$), array[:'a1', :'b1']::uuid[], 'by queue');
 select test.eq(test.retried($$p_tool => 'b'$$), array[:'b1']::uuid[], 'by tool');
 select test.eq(test.retried($$p_tool => 'a', p_queue => 'q2'$$), array[:'a2']::uuid[],
