@@ -46,6 +46,7 @@ class Child:
         shared: those of them that run on the child's event loop.
         orphans: units of lost leases that it has not given up yet; nobody wants their results.
         told: units that the child was asked to cancel.
+        told_at: since when async units of it have been asked to stop, and have not.
         tool: the tool of the last batch; None if it was mixed.
     """
 
@@ -55,6 +56,7 @@ class Child:
         self.shared: set[bytes] = set()
         self.orphans: dict[bytes, Unit] = {}
         self.told: set[bytes] = set()
+        self.told_at: float | None = None
         self.tool: bytes | None = None
         self.ready = False
         self.doom: Doom | None = None

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 EX_CONFIG = 78
 _NOTES = 10_000  # lines kept while the database does not take them
 _LOOK = 0.02  # seconds between looks at a child that should be stopping
+_ASYNC_GRACE = 5.0  # as a child gives its async units, if nothing else is configured
 
 
 class Misconfigured(Exception):
@@ -64,6 +65,8 @@ class Crew:
         self._config = config
         self._spared = {name.encode() for name in config.on_lost}
         runner = config.runner | {"dsn": config.dsn}
+        # A child that can still speak gives up on a unit before.
+        self._deaf = runner.get("async_grace", _ASYNC_GRACE) + 2 * config.grace
         self._env = without_notify(environ) | {"ORDINAUT_RUNNER_CONFIG": json.dumps(runner)}
         self._selector = selector
         self._ledger = ledger
@@ -264,7 +267,21 @@ class Crew:
             wake = min(wake, now + PATIENCE)
         if child.told or child.orphans:
             wake = min(wake, now + _LOOK)
+        self._check_deaf(child, running is None, now)
         return wake if child.kill_at is None else min(wake, child.kill_at)
+
+    def _check_deaf(self, child: Child, idle: bool, now: float) -> None:
+        """Kill a child whose async units do not stop: one holds the GIL, and nobody hears us."""
+        lost = [w for w, unit in child.orphans.items() if unit[TOOL] not in self._spared]
+        waiting = [*(child.told & child.shared), *lost] if idle else []
+        if not waiting:
+            child.told_at = None
+        elif child.told_at is None:
+            child.told_at = now
+        elif now - child.told_at > self._deaf:
+            outcome = None if waiting == lost else "cancelled"
+            doom = Doom(outcome, waiting[0], "did not answer when it was told to stop")
+            child.kill(doom, self._config.grace)
 
     def _room(self) -> Child | None:
         """Return a child whose event loop takes one more async unit, fullest first."""

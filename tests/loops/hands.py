@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -69,6 +70,12 @@ async def waits(
             await asyncio.sleep(left)
     note(witness, "end", label)
     return label
+
+
+async def hogs(witness: str) -> None:
+    """Write "start", then hold the GIL for ever: the child hears nothing any more."""
+    note(witness, "start", "")
+    re.match(r"(a+)+$", "a" * 60 + "b")
 
 
 def note(witness: str, event: str, label: str) -> None:

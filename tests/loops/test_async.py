@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ordinaut import calls
-from tests.loops.conftest import alive
+from tests.loops.conftest import FAST, alive
 
 
 def test_async_tools_wait_together(worker, enqueue, ended, witness):
@@ -47,3 +47,14 @@ def test_one_that_ignores_its_timeout_costs_the_child_and_not_its_neighbours(
     assert (run.state, run.crashes, run.failures) == ("success", 0, 0)
     assert not alive(first.pid)
     assert "ignored its cancellation" in str(ended(deaf).error)
+
+
+def test_one_that_holds_the_gil_is_cancelled_all_the_same(db, worker, enqueue, ended, witness):
+    worker(runner=FAST["runner"] | {"async_grace": 0.3})
+    hog = enqueue("hogs", attempts=1)
+    (line,) = witness.wait("start")
+
+    calls.cancel_run(db, hog)
+
+    assert ended(hog).state == "cancelled"
+    assert not alive(line.pid)
