@@ -3,36 +3,42 @@
 -- Locks: creates only.  Safe while workers run: yes.  Reversible: drop schema.
 
 create table ordinaut.task (
-  task_id        uuid        not null,
-  namespace      text        not null,   -- a label, not a wall
-  name           text        not null,
-  description    text,
-  tool           text        not null,
-  payload        jsonb       not null,
-  queue          text        not null,
-  priority       integer     not null,   -- 1 is leased first
-  schedule_kind  text        not null,
-  schedule_expr  text,
-  timezone       text        not null,
-  dst_gap        text,                   -- null: the rule of the kind
-  dst_overlap    text,
-  start_at       timestamptz,            -- no occurrence before it; anchor and DTSTART
-  end_at         timestamptz,
-  key            text,                   -- at most key_limit runs with this key at once
-  key_limit      integer     not null,
-  max_attempts   integer     not null,
-  retry          jsonb,                  -- null: the defaults of ordinaut._backoff
-  timeout        interval,
-  catchup        text        not null,
-  grace          interval    not null,
-  status         text        not null,
-  status_note    text,
-  status_by      text        not null,
-  status_at      timestamptz not null,
-  revision       integer     not null,
-  created_at     timestamptz not null,
-  created_by     text        not null,
-  updated_at     timestamptz not null,
+  task_id           uuid        not null,
+  namespace         text        not null, -- a label, not a wall
+  name              text        not null,
+  description       text,
+  tool              text        not null,
+  payload           jsonb       not null,
+  queue             text        not null,
+  priority          integer     not null, -- 1 is leased first
+  schedule_kind     text        not null,
+  schedule_expr     text,
+  timezone          text        not null,
+  dst_gap           text,                 -- null: the rule of the kind
+  dst_overlap       text,
+  start_at          timestamptz,          -- no occurrence before it; anchor and DTSTART
+  end_at            timestamptz,
+  key               text,                 -- at most key_limit runs with this key at once
+  key_limit         integer     not null,
+  max_attempts      integer     not null,
+  retry             jsonb,                -- null: the defaults of ordinaut._backoff
+  timeout           interval,
+  catchup           text        not null,
+  grace             interval    not null,
+  catchup_window    interval,             -- older occurrences are missed; null: none is too old
+  catchup_rate      integer,              -- made-up runs a minute; null: all at once
+  overlap           text        not null, -- when it is due while a run of it is live
+  jitter            interval,             -- its runs start up to so much later, always the same
+  max_runs          integer,              -- then it is completed
+  pause_on_failure  integer,              -- so many failures in a row pause it
+  status            text        not null,
+  status_note       text,
+  status_by         text        not null,
+  status_at         timestamptz not null,
+  revision          integer     not null,
+  created_at        timestamptz not null,
+  created_by        text        not null,
+  updated_at        timestamptz not null,
   constraint task_pk primary key (task_id),
   constraint task_name_key unique (namespace, name),
   constraint task_status_known
@@ -41,6 +47,8 @@ create table ordinaut.task (
     check (schedule_kind in ('once', 'interval', 'cron', 'rrule', 'manual')),
   constraint task_dst_gap_known check (dst_gap in ('shift', 'skip')),
   constraint task_dst_overlap_known check (dst_overlap in ('first', 'second', 'both')),
+  constraint task_overlap_known
+    check (overlap in ('allow', 'skip', 'buffer_one', 'buffer_all', 'cancel_other')),
   constraint task_catchup_known check (catchup in ('all', 'latest', 'none')),
   constraint task_priority_range check (priority between 1 and 9),
   constraint task_key_limit_positive check (key_limit >= 1),
@@ -63,9 +71,13 @@ create table ordinaut.task_schedule (
   plan_after     timestamptz,            -- nothing up to here is wanted
   replan_at      timestamptz,            -- when the plan runs short; null: never
   fired_until    timestamptz,            -- decided up to here; only moves forward
+  catchup_at     timestamptz,            -- when the next made-up run may start
   last_run       timestamptz,
   fired_count    bigint      not null default 0,
   missed_count   bigint      not null default 0,
+  skipped_count  bigint      not null default 0,
+  buffered_count bigint      not null default 0,
+  dropped_count  bigint      not null default 0,
   constraint task_schedule_pk primary key (task_id),
   constraint task_schedule_task_fk
     foreign key (task_id) references ordinaut.task (task_id) on delete cascade
@@ -91,7 +103,8 @@ create table ordinaut.occurrence (
   constraint occurrence_pk primary key (task_id, scheduled_for),
   constraint occurrence_decision_known
     check (decision in ('fired', 'skipped', 'missed', 'buffered', 'dropped', 'excluded')),
-  constraint occurrence_fired_has_run check ((decision = 'fired') = (run_id is not null))
+  constraint occurrence_fired_has_run
+    check ((decision in ('fired', 'buffered')) = (run_id is not null))
 )
 partition by range (scheduled_for);
 

@@ -24,7 +24,7 @@ from ordinaut.recurrence import InvalidSchedule
 
 _PAGE = 500
 _ONLY_AT_BIRTH = {"allow_past"}
-_INTERVALS = {"timeout", "grace"}
+_INTERVALS = {"timeout", "grace", "catchup_window", "jitter"}
 _INSTANTS = {"start_at", "end_at"}
 _CALENDAR = {
     "schedule_kind", "schedule_expr", "timezone", "start_at", "dst_gap", "dst_overlap"

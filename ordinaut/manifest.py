@@ -220,9 +220,13 @@ def _bounded(text: str, file: str) -> None:
             raise ManifestError(f"{file}:{line}: more than {MAX_ALIASES} aliases")
 
 
-_TEXT = ("description", "queue", "key", "timezone", "catchup", "dst_gap", "dst_overlap")
-_INTEGER = ("priority", "key_limit", "max_attempts")
-_INTERVAL = ("timeout", "grace")
+_TEXT = (
+    "description", "queue", "key", "timezone", "catchup", "dst_gap", "dst_overlap", "overlap"
+)  # fmt: skip
+_INTEGER = (
+    "priority", "key_limit", "max_attempts", "catchup_rate", "max_runs", "pause_on_failure"
+)  # fmt: skip
+_INTERVAL = ("timeout", "grace", "catchup_window", "jitter")
 _INSTANT = ("start_at", "end_at")
 _OF_SCHEDULE = ("timezone", "dst_gap", "dst_overlap", *_INSTANT)
 _FIELDS = {

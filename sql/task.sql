@@ -79,6 +79,23 @@ begin
   if p_task.catchup not in ('all', 'latest', 'none') or p_task.catchup is null then
     perform ordinaut._refuse(format('catchup %L must be all, latest or none', p_task.catchup));
   end if;
+  perform ordinaut._check_span('catchup_window', p_task.catchup_window, '1 s', '3650 days');
+  perform ordinaut._check_count('catchup_rate', coalesce(p_task.catchup_rate, 1), 1, 1000000);
+  perform ordinaut._check_span('jitter', p_task.jitter, '0 s', '30 days');
+  perform ordinaut._check_count('max_runs', coalesce(p_task.max_runs, 1), 1, 2147483647);
+  perform ordinaut._check_count(
+    'pause_on_failure', coalesce(p_task.pause_on_failure, 1), 1, 1000);
+  if p_task.overlap is null
+    or p_task.overlap not in ('allow', 'skip', 'buffer_one', 'buffer_all', 'cancel_other')
+  then
+    perform ordinaut._refuse(
+      format('overlap %L must be allow, skip, buffer_one, buffer_all or cancel_other',
+        p_task.overlap));
+  elsif p_task.overlap <> 'allow' and p_task.key is not null and p_task.key_limit > 1 then
+    perform ordinaut._refuse(
+      format('key_limit %s lets runs of the task overlap, overlap %s does not', p_task.key_limit,
+        p_task.overlap), 'Make key_limit 1, or leave the key out.');
+  end if;
 
   case coalesce(p_task.schedule_kind, '')
     when 'manual' then
@@ -112,6 +129,35 @@ $fn$;
 
 comment on function ordinaut._check_task(ordinaut.task, boolean) is
   'Refuse a task that could not fire. Errors: invalid_parameter_value, program_limit_exceeded.';
+
+/* A task whose runs must not overlap has a key of its own: the hold that keeps them apart is the
+   one of all keys, through retries, a lost worker and a cancel that is not heard yet. */
+create or replace function ordinaut._key_of(p_task ordinaut.task)
+returns text
+language sql
+immutable
+as $fn$
+  select case
+    when p_task.key is null and p_task.overlap <> 'allow' then 'task:' || p_task.task_id
+    else p_task.key
+  end;
+$fn$;
+
+comment on function ordinaut._key_of(ordinaut.task) is 'The key of a task''s runs; null: none.';
+
+create or replace function ordinaut._key_limit_of(p_task ordinaut.task)
+returns integer
+language sql
+immutable
+as $fn$
+  select case
+    when p_task.key is not null then p_task.key_limit
+    when p_task.overlap <> 'allow' then 1
+  end;
+$fn$;
+
+comment on function ordinaut._key_limit_of(ordinaut.task) is
+  'How many runs with the key of a task''s runs may be live; null: they have no key.';
 
 /* Plans the task's current revision.  p_after: nothing up to it is wanted.  What a planner expanded
    is kept while its revision is the current one, and its remaining occurrences count at once;
@@ -160,28 +206,34 @@ comment on function ordinaut._plan(ordinaut.task, timestamptz) is
   'and while a planner has to be waited for.';
 
 create or replace function ordinaut.create_task(
-  p_name          text,
-  p_tool          text,
-  p_payload       jsonb       default '{}',
-  p_schedule_kind text        default 'manual',
-  p_schedule_expr text        default null,
-  p_timezone      text        default 'UTC',
-  p_start_at      timestamptz default null,
-  p_end_at        timestamptz default null,
-  p_namespace     text        default 'default',
-  p_description   text        default null,
-  p_queue         text        default 'default',
-  p_priority      integer     default 5,
-  p_key           text        default null,
-  p_key_limit     integer     default 1,
-  p_max_attempts  integer     default 3,
-  p_retry         jsonb       default null,
-  p_timeout       interval    default null,
-  p_catchup       text        default 'latest',
-  p_grace         interval    default '60 s',
-  p_allow_past    boolean     default false,
-  p_dst_gap       text        default null,
-  p_dst_overlap   text        default null
+  p_name             text,
+  p_tool             text,
+  p_payload          jsonb       default '{}',
+  p_schedule_kind    text        default 'manual',
+  p_schedule_expr    text        default null,
+  p_timezone         text        default 'UTC',
+  p_start_at         timestamptz default null,
+  p_end_at           timestamptz default null,
+  p_namespace        text        default 'default',
+  p_description      text        default null,
+  p_queue            text        default 'default',
+  p_priority         integer     default 5,
+  p_key              text        default null,
+  p_key_limit        integer     default 1,
+  p_max_attempts     integer     default 3,
+  p_retry            jsonb       default null,
+  p_timeout          interval    default null,
+  p_catchup          text        default 'latest',
+  p_grace            interval    default '60 s',
+  p_allow_past       boolean     default false,
+  p_dst_gap          text        default null,
+  p_dst_overlap      text        default null,
+  p_overlap          text        default 'allow',
+  p_catchup_window   interval    default null,
+  p_catchup_rate     integer     default null,
+  p_jitter           interval    default null,
+  p_max_runs         integer     default null,
+  p_pause_on_failure integer     default null
 )
 returns uuid
 language plpgsql
@@ -196,7 +248,8 @@ begin
   v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool,
     p_payload, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_dst_gap,
     p_dst_overlap, p_start_at, p_end_at, p_key, p_key_limit, p_max_attempts, p_retry, p_timeout,
-    p_catchup, p_grace, 'active', null, ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(),
+    p_catchup, p_grace, p_catchup_window, p_catchup_rate, p_overlap, p_jitter, p_max_runs,
+    p_pause_on_failure, 'active', null, ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(),
     v_now)::ordinaut.task;
   perform ordinaut._check_task(v_task, coalesce(p_allow_past, false));
 
@@ -219,7 +272,8 @@ $fn$;
 
 comment on function ordinaut.create_task(
   text, text, jsonb, text, text, text, timestamptz, timestamptz, text, text, text, integer, text,
-  integer, integer, jsonb, interval, text, interval, boolean, text, text
+  integer, integer, jsonb, interval, text, interval, boolean, text, text, text, interval, integer,
+  interval, integer, integer
 ) is
   'Define a task and return its id. p_schedule_kind: manual (run_now() only), interval '
   '(p_schedule_expr a duration, counted from p_start_at or now, elapsed time), once (an ISO '
@@ -227,12 +281,18 @@ comment on function ordinaut.create_task(
   'once, older is refused unless p_allow_past), cron (5 fields, 6 with seconds first, or @daily) '
   'and rrule (RFC 5545; p_start_at is its DTSTART unless it has one), both wall time in '
   'p_timezone, planned by a scheduler, which makes a task whose calendar is none invalid. '
-  'p_dst_gap (shift, skip), p_dst_overlap (first, second, both): what to do in a skipped and in '
-  'a repeated hour; null: as Debian''s cron, as RFC 5545. p_key, p_key_limit: at most so many of '
+  'p_dst_gap (shift, skip), p_dst_overlap (first, second, both): what to do in a skipped and in a '
+  'repeated hour; null: as Debian''s cron, as RFC 5545. p_key, p_key_limit: at most so many of '
   'its runs live at once. p_retry: {"base": "1 s", "cap": "60 s", "factor": 2, "jitter": 0.1, '
   '"strategy": "exponential"}. p_catchup: which occurrences fire that came while no scheduler '
-  'ran: all, latest, none (but those within p_grace). Errors: OR030 (name taken), '
-  'invalid_parameter_value, program_limit_exceeded.';
+  'ran: all, latest, none (but those within p_grace); p_catchup_window: not those older; '
+  'p_catchup_rate: at most so many of them a minute. p_overlap: what to do when it is due while a '
+  'run of it is live: allow, skip, buffer_one (one waits), buffer_all (they wait in line), '
+  'cancel_other (the live one is cancelled, and the new one starts when it has ended). p_jitter: '
+  'its runs start up to so much later, but before the next is due, and always the same. '
+  'p_max_runs: then it is completed. '
+  'p_pause_on_failure: after so many failed runs in a row it is paused, when it is due next. '
+  'Errors: OR030 (name taken), invalid_parameter_value, program_limit_exceeded.';
 
 create or replace function ordinaut.update_task(p_task text, p_patch jsonb)
 returns integer
@@ -262,7 +322,8 @@ begin
       continue;
     elsif v_key not in ('name', 'namespace', 'description', 'tool', 'payload', 'queue', 'priority',
       'schedule_kind', 'schedule_expr', 'timezone', 'dst_gap', 'dst_overlap', 'start_at', 'end_at',
-      'key', 'key_limit', 'max_attempts', 'retry', 'timeout', 'catchup', 'grace')
+      'key', 'key_limit', 'max_attempts', 'retry', 'timeout', 'catchup', 'grace', 'catchup_window',
+      'catchup_rate', 'overlap', 'jitter', 'max_runs', 'pause_on_failure')
     then
       perform ordinaut._refuse(format('a task has no field %L to update', v_key),
         'The fields are the arguments of create_task(), without p_.');
@@ -281,10 +342,10 @@ begin
 
   v_replan := (
     v_new.schedule_kind, v_new.schedule_expr, v_new.timezone, v_new.dst_gap, v_new.dst_overlap,
-    v_new.start_at, v_new.end_at
+    v_new.start_at, v_new.end_at, v_new.max_runs
   ) is distinct from (
     v_old.schedule_kind, v_old.schedule_expr, v_old.timezone, v_old.dst_gap, v_old.dst_overlap,
-    v_old.start_at, v_old.end_at
+    v_old.start_at, v_old.end_at, v_old.max_runs
   );
   if v_old.status = 'cancelled' then
     raise exception using
@@ -328,6 +389,12 @@ begin
       timeout = v_new.timeout,
       catchup = v_new.catchup,
       grace = v_new.grace,
+      catchup_window = v_new.catchup_window,
+      catchup_rate = v_new.catchup_rate,
+      overlap = v_new.overlap,
+      jitter = v_new.jitter,
+      max_runs = v_new.max_runs,
+      pause_on_failure = v_new.pause_on_failure,
       status = v_new.status,
       status_note = v_new.status_note,
       status_by = v_new.status_by,

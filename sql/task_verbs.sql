@@ -270,8 +270,8 @@ begin
     attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit, idempotency_key, retry,
     payload)
   values (v_run_id, v_run_id, p_task.task_id, p_task.queue, p_task.priority, v_now, v_now, 0, 0, 0,
-    p_task.max_attempts, p_task.timeout, p_task.tool, p_task.key,
-    case when p_task.key is not null then p_task.key_limit end, p_idempotency_key, p_task.retry,
+    p_task.max_attempts, p_task.timeout, p_task.tool, ordinaut._key_of(p_task),
+    ordinaut._key_limit_of(p_task), p_idempotency_key, p_task.retry,
     case when pg_column_size(p_payload) <= 2000 then p_payload end);
   if pg_column_size(p_payload) > 2000 then
     insert into ordinaut.payload (run_id, body) values (v_run_id, p_payload);

@@ -219,12 +219,12 @@ begin
   limit 20;
   return query
   select
-    'missed', format('the occurrence of %s did not run: %s', o.scheduled_for, o.reason),
+    o.decision, format('the occurrence of %s did not run: %s', o.scheduled_for, o.reason),
     o.decided_at, null::timestamptz, p_task_id::text
   from ordinaut.occurrence as o
   where
     o.task_id = p_task_id
-    and o.decision <> 'fired'
+    and o.run_id is null
     and v_task.status in ('active', 'completed')
   order by o.scheduled_for desc
   limit 3;

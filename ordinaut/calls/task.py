@@ -40,6 +40,12 @@ class Task:
     timeout: str | None
     catchup: str
     grace: str | None
+    catchup_window: str | None
+    catchup_rate: int | None
+    overlap: str
+    jitter: str | None
+    max_runs: int | None
+    pause_on_failure: int | None
     status: str
     status_note: str | None
     status_by: str | None
@@ -52,6 +58,9 @@ class Task:
     last_run: datetime | None
     fired_count: int
     missed_count: int
+    skipped_count: int
+    buffered_count: int
+    dropped_count: int
 
 
 def create_task(
@@ -79,6 +88,12 @@ def create_task(
     allow_past: bool | None = None,
     dst_gap: str | None = None,
     dst_overlap: str | None = None,
+    overlap: str | None = None,
+    catchup_window: Interval | None = None,
+    catchup_rate: int | None = None,
+    jitter: Interval | None = None,
+    max_runs: int | None = None,
+    pause_on_failure: int | None = None,
 ) -> UUID:
     """Create a task and return its id.
 
@@ -89,6 +104,12 @@ def create_task(
         start_at: no occurrence before it; the anchor of an interval, the DTSTART of a rule.
         dst_gap, dst_overlap: shift or skip; first, second or both.  None: as the kind has it.
         priority: 1 (first) to 9.
+        catchup: all, latest or none of what came while no scheduler ran; not what is older than
+            catchup_window, and at most catchup_rate runs a minute.
+        overlap: allow, skip, buffer_one, buffer_all or cancel_other, while a run of it is live.
+        jitter: its runs start up to so much later, always the same.
+        max_runs: then it is completed.
+        pause_on_failure: so many failed runs in a row pause it.
         retry: {"base", "cap", "factor", "jitter", "strategy"}.
 
     Raises:
@@ -103,7 +124,9 @@ def create_task(
         start_at=start_at, end_at=end_at, namespace=namespace, description=description,
         queue=queue, priority=priority, key=key, key_limit=key_limit, max_attempts=max_attempts,
         retry=jsonb(retry), timeout=timeout, catchup=catchup, grace=grace, allow_past=allow_past,
-        dst_gap=dst_gap, dst_overlap=dst_overlap,
+        dst_gap=dst_gap, dst_overlap=dst_overlap, overlap=overlap, catchup_window=catchup_window,
+        catchup_rate=catchup_rate, jitter=jitter, max_runs=max_runs,
+        pause_on_failure=pause_on_failure,
     )  # fmt: skip
     return task_id
 
