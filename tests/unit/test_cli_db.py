@@ -129,6 +129,32 @@ def test_calendars_from_a_manifest_are_previewed_and_explained(cli, manifest):
     assert "does not exist: left out" in text
 
 
+def test_policies_from_a_manifest(cli, manifest):
+    text = """\
+tasks:
+  - name: p
+    uses: echo
+    schedule: {every: 5 min, start_at: "2026-01-01T00:00"}
+    overlap: buffer_one
+    catchup: all
+    catchup_window: 2 hours
+    catchup_rate: 6
+    jitter: 90 s
+    max_runs: 1000
+    pause_on_failure: 5
+"""
+    assert actions(cli("task", "apply", manifest(text), "--json")) == {"p": "created"}
+    assert actions(cli("task", "apply", manifest(text), "--json")) == {"p": "unchanged"}
+    task = cli("task", "show", "p", "--json")[1]
+    assert (task["overlap"], task["catchup_rate"], task["max_runs"]) == ("buffer_one", 6, 1000)
+    text = text.replace("buffer_one", "skip").replace("catchup_rate: 6", "catchup_rate: null")
+    code, rows = cli("task", "apply", manifest(text), "--json")
+    assert [row["fields"] for row in rows] == ["catchup_rate, overlap"]
+    code, said = cli("task", "apply", manifest(text.replace("overlap: skip", "overlap: both")))
+    assert code == 78
+    assert said.startswith("error: tasks.yaml:5: task p, overlap")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
