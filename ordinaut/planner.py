@@ -120,19 +120,21 @@ def step(conn: db.Connection) -> tuple[bool, datetime | None]:
     """Plan what is unplanned, for 0.1 s at most.
 
     Returns:
-        Whether there may be more to do, and the earliest occurrence that was planned.
+        Whether there is more to do, maybe after a tick, and the earliest occurrence planned.
     """
     stop = time.monotonic() + _BUDGET
     tasks = calls.unplanned_tasks(conn, _PAGE)
-    earliest: datetime | None = None
+    more, earliest = len(tasks) == _PAGE, None
     for task in tasks:
         planned = _plan_one(conn, task)
         if planned and planned.upcoming:
             first = planned.upcoming[0]
             earliest = first if earliest is None else min(earliest, first)
+        if planned and planned.planned_until and planned.planned_until <= task.now:
+            more = True  # it makes up for an outage: tick uses the plan, and the next follows
         if time.monotonic() > stop:
             return True, earliest
-    return len(tasks) == _PAGE, earliest
+    return more, earliest
 
 
 def _plan_one(conn: db.Connection, task: calls.Unplanned) -> Plan | None:

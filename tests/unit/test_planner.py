@@ -31,7 +31,7 @@ class World:
 
     def plan(self) -> None:
         while planner.step(self.conn)[0]:
-            pass
+            calls.tick(self.conn)
 
     def settle(self) -> None:
         """Plan and tick until nothing is due."""
@@ -133,6 +133,21 @@ def test_an_outage_of_three_days_is_caught_up_with(world, catchup, fired, missed
     assert (task.fired_count, task.missed_count) == (fired, missed)
     assert len(world.decisions("t")) == 72
     assert str(task.next_run) == "2026-06-04 13:00:00+00:00"
+
+
+def test_a_long_outage_is_planned_piece_by_piece(world):
+    world.create("t", "cron", "* * * * * *")
+    world.settle()
+    world.at("2026-06-01 13:00:00+00")
+    calls.tick(world.conn)
+
+    assert planner.step(world.conn)[0]  # a thousand seconds, and there are more
+    assert not planner.step(world.conn)[0]  # not before these are used
+    calls.tick(world.conn)
+    world.settle()
+
+    task = calls.get_task(world.conn, "t")
+    assert (task.fired_count, task.missed_count) == (1, 3599)
 
 
 def test_what_sql_lets_pass_and_no_calendar_is_becomes_invalid_alone(world):
