@@ -64,6 +64,7 @@ create table ordinaut.task_schedule (
   -- The rest of the plan is for kinds that a planner expands, cron and rrule; null for others.
   upcoming       timestamptz[],          -- null: to be planned
   dst            jsonb,                  -- {"2027-03-14T07:00:00Z": "gap …"}: what DST did to them
+  excluded       jsonb,                  -- {"2027-12-25T08:00:00Z": "calendar …"}: those that do not run
   planned_until  timestamptz,            -- nothing but upcoming occurs up to here
   planned_at     timestamptz,
   tzdata         text,                   -- the IANA release that planned upcoming
@@ -78,6 +79,7 @@ create table ordinaut.task_schedule (
   skipped_count  bigint      not null default 0,
   buffered_count bigint      not null default 0,
   dropped_count  bigint      not null default 0,
+  excluded_count bigint      not null default 0,
   constraint task_schedule_pk primary key (task_id),
   constraint task_schedule_task_fk
     foreign key (task_id) references ordinaut.task (task_id) on delete cascade

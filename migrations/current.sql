@@ -297,6 +297,7 @@ create table ordinaut.task_schedule (
   next_run        timestamp with time zone,
   upcoming        timestamp with time zone[],
   dst             jsonb,
+  excluded        jsonb,
   planned_until   timestamp with time zone,
   planned_at      timestamp with time zone,
   tzdata          text,
@@ -311,6 +312,7 @@ create table ordinaut.task_schedule (
   skipped_count   bigint not null default 0,
   buffered_count  bigint not null default 0,
   dropped_count   bigint not null default 0,
+  excluded_count  bigint not null default 0,
   constraint task_schedule_pk PRIMARY KEY (task_id),
   constraint task_schedule_task_fk FOREIGN KEY (task_id) REFERENCES ordinaut.task(task_id) ON DELETE CASCADE
 )

@@ -30,7 +30,7 @@ from ordinaut.recurrence import tzdata_version
 
 log = logging.getLogger(__name__)
 
-_BATCH = 1000
+_BATCH = 2000
 _OUTDATE = 60.0  # between two looks for plans of older time zone data, in seconds
 _SWEEP = 5.0  # between two ticks without a floor, in seconds
 

@@ -22,6 +22,7 @@
 \ir task.sql
 \ir task_verbs.sql
 \ir plan.sql
+\ir fire.sql
 \ir tick.sql
 \ir why.sql
 \ir retention.sql

@@ -194,23 +194,13 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 begin
   perform from ordinaut.task_schedule as s where s.task_id = p_task_id for update;
-  update ordinaut.task as t
-  set
-    status = 'invalid',
-    status_note = left(p_reason, 1000),
-    status_by = ordinaut._actor(),
-    status_at = ordinaut.now()
+  perform
+  from ordinaut.task as t
   where t.task_id = p_task_id and t.revision = p_revision and t.status = 'active';
   if not found then
     return false;
   end if;
-  update ordinaut.task_schedule as s
-  set
-    next_run = null,
-    replan_at = null
-  where s.task_id = p_task_id;
-  perform ordinaut._journal('task_invalid', p_task_id => p_task_id,
-    p_detail => jsonb_build_object('message', left(p_reason, 1000)));
+  perform ordinaut._stop_task(p_task_id, 'invalid', p_reason, ordinaut._actor());
   return true;
 end
 $fn$;

@@ -258,3 +258,25 @@ $fn$;
 
 comment on function ordinaut._next_planned(ordinaut.task_schedule, timestamptz) is
   'The first occurrence in a plan after an instant; null when the plan has none.';
+
+create or replace function ordinaut._is_planned(p_task ordinaut.task)
+returns boolean
+language sql
+immutable
+as $fn$
+  select p_task.schedule_kind in ('cron', 'rrule');
+$fn$;
+
+comment on function ordinaut._is_planned(ordinaut.task) is
+  'Whether a planner expands the calendar of a task; else SQL computes it.';
+
+create or replace function ordinaut._is_told(p_task ordinaut.task)
+returns boolean
+language sql
+immutable
+as $fn$
+  select false;
+$fn$;
+
+comment on function ordinaut._is_told(ordinaut.task) is
+  'Whether the next occurrence of a task is not known when it fires: something tells it later.';

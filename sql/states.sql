@@ -55,45 +55,72 @@ $fn$;
 comment on function ordinaut._state_word(text) is
   'A state as people write it: timed_out is TimedOut.';
 
-create or replace function ordinaut._guard_state()
+create or replace function ordinaut._check_transition(
+  p_machine text,
+  p_from    text,
+  p_to      text,
+  p_id      uuid
+)
+returns void
+language plpgsql
+stable
+as $fn$
+begin
+  if not exists (
+    select
+    from ordinaut.legal_transition as t
+    where t.machine = p_machine and t.from_state = p_from and t.to_state = p_to
+  ) then
+    raise exception using
+      errcode = 'OR010',
+      message = format('%s %s: Cannot transition from %s to %s', p_machine, p_id,
+        ordinaut._state_word(p_from), ordinaut._state_word(p_to)),
+      hint = 'The permitted changes are the rows of ordinaut.legal_transition.';
+  end if;
+end
+$fn$;
+
+comment on function ordinaut._check_transition(text, text, text, uuid) is
+  'Refuse a change of state that legal_transition lacks. Errors: OR010.';
+
+create or replace function ordinaut._guard_task()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
-declare
-  v_machine text := tg_argv[0];
-  v_id uuid := (to_jsonb(new) ->> tg_argv[2])::uuid;
-  v_from text := to_jsonb(old) ->> tg_argv[1];
-  v_to text := to_jsonb(new) ->> tg_argv[1];
 begin
-  if not exists (
-    select
-    from ordinaut.legal_transition as t
-    where t.machine = v_machine and t.from_state = v_from and t.to_state = v_to
-  ) then
-    raise exception using
-      errcode = 'OR010',
-      message = format('%s %s: Cannot transition from %s to %s', v_machine, v_id,
-        ordinaut._state_word(v_from), ordinaut._state_word(v_to)),
-      hint = 'The permitted changes are the rows of ordinaut.legal_transition.';
-  end if;
-
+  perform ordinaut._check_transition('task', old.status, new.status, new.task_id);
   return null;
 end
 $fn$;
 
-comment on function ordinaut._guard_state() is
-  'Refuse changes of state that legal_transition lacks (OR010), whoever makes them.';
+comment on function ordinaut._guard_task() is
+  'Refuse changes of a task''s status that legal_transition lacks, whoever makes them.';
+
+create or replace function ordinaut._guard_run()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+begin
+  perform ordinaut._check_transition('run', old.state, new.state, new.run_id);
+  return null;
+end
+$fn$;
+
+comment on function ordinaut._guard_run() is
+  'Refuse changes of a run''s state that legal_transition lacks, whoever makes them.';
 
 create or replace trigger task_guard_state
   after update of status on ordinaut.task
   for each row
   when (old.status is distinct from new.status)
-  execute function ordinaut._guard_state('task', 'status', 'task_id');
+  execute function ordinaut._guard_task();
 
 create or replace trigger task_run_guard_state
   after update of state on ordinaut.task_run
   for each row
   when (old.state is distinct from new.state)
-  execute function ordinaut._guard_state('run', 'state', 'run_id');
+  execute function ordinaut._guard_run();

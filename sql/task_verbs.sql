@@ -46,6 +46,38 @@ $fn$;
 comment on function ordinaut._set_status(text, text, text, text) is
   'Change a task''s status, replan, and journal it. Errors: OR010, OR020.';
 
+create or replace function ordinaut._stop_task(
+  p_task_id uuid,
+  p_status  text,
+  p_reason  text,
+  p_by      text
+)
+returns void
+language plpgsql
+volatile
+as $fn$
+begin
+  update ordinaut.task as t
+  set
+    status = p_status,
+    status_note = left(p_reason, 1000),
+    status_by = p_by,
+    status_at = ordinaut.now()
+  where t.task_id = p_task_id;
+  update ordinaut.task_schedule as s
+  set
+    next_run = null,
+    replan_at = null
+  where s.task_id = p_task_id;
+  perform ordinaut._journal('task_' || p_status, p_task_id => p_task_id,
+    p_detail => jsonb_build_object('message', left(p_reason, 1000)));
+end
+$fn$;
+
+comment on function ordinaut._stop_task(uuid, text, text, text) is
+  'Make a task paused or invalid that the engine itself can fire no more; the caller has locked '
+  'its schedule row.';
+
 create or replace function ordinaut.pause_task(p_task text, p_note text default null)
 returns text
 language sql
