@@ -30,7 +30,7 @@ from ordinaut.recurrence import tzdata_version
 
 log = logging.getLogger(__name__)
 
-_BATCH = 2000
+BATCH = 2000  # tasks a tick: a chunk is a transaction, its runs start when it commits
 _OUTDATE = 60.0  # between two looks for plans of older time zone data, in seconds
 _SWEEP = 5.0  # between two ticks without a floor, in seconds
 
@@ -177,7 +177,7 @@ class Scheduler:
 
     def _tick(self, conn: db.Connection) -> float:
         sweep = time.monotonic() >= self._sweep
-        done = calls.tick(conn, limit=_BATCH, floor=None if sweep else self._floor)
+        done = calls.tick(conn, limit=BATCH, floor=None if sweep else self._floor)
         self._floor = done.floor
         if sweep:
             self._sweep = time.monotonic() + _SWEEP * random.uniform(0.75, 1.25)

@@ -53,6 +53,7 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $fn$
 declare
   v_now timestamptz := ordinaut.now();
@@ -69,7 +70,7 @@ begin
     select s.task_id
     from ordinaut.task_schedule as s
     where s.next_run <= v_now and s.next_run >= v_floor
-    order by s.next_run, s.task_id
+    order by s.next_run
     limit p_limit
     for update skip locked
   )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from statistics import median
 
 from ordinaut import calls
-from ordinaut.bench.lab import Conn, Lab, one
+from ordinaut.bench.lab import Conn, Lab
 from ordinaut.bench.loops import Exchanger, bare_drain, bare_fill, bare_setup, fill
 from ordinaut.bench.report import Figure, Target
 
@@ -92,12 +91,17 @@ def enqueueing(lab: Lab, quick: bool) -> Iterator[Figure]:
                 rate(single, lambda: [calls.enqueue(conn, "echo", {}) for _ in range(single)])
             )
             many.append(rate(bulk, lambda: fill(conn, bulk, payload={})))
+        with lab.without_page_images():
+            wal = lab.wal()
+            fill(conn, bulk, payload={})
+            wal = lab.wal() - wal
     yield Figure("bare insert, one at a time", slow, "calls/s")
     yield Figure(
         "enqueue, one at a time", ones, "calls/s",
         median([b / a for a, b in zip(slow, ones, strict=True)]), "bare insert",
     )  # fmt: skip
     yield Figure("enqueue_many, 1000 a call", many, "runs/s", targets=[Target(60_000)])
+    yield Figure("enqueue_many, WAL", [wal / bulk], "B/run")
 
 
 def _bare_ones(conn: Conn, count: int) -> None:
@@ -154,29 +158,3 @@ def _lease_p50(conn: Conn, calls_made: int = 100) -> float:
         times.append(time.perf_counter() - began)
     conn.execute("reset synchronous_commit")
     return median(times) * 1e3
-
-
-def ticking(lab: Lab, quick: bool) -> Iterator[Figure]:
-    """Many tasks due in the same second."""
-    count, later = (2000, timedelta(seconds=4)) if quick else (10_000, timedelta(seconds=10))
-    with lab.database() as dsn, lab.connect(dsn) as conn:
-        at = one(conn, "select date_trunc('second', ordinaut.now() + %s)::text", later)
-        conn.execute(
-            """
-            select ordinaut.create_task('task-' || n, 'echo', p_schedule_kind => 'once',
-              p_schedule_expr => %s::text)
-            from generate_series(1, %s) as n
-            """,
-            [at, count],
-        )
-        while one(conn, "select min(next_run) > ordinaut.now() from ordinaut.task_schedule"):
-            time.sleep(0.05)
-        began = time.perf_counter()
-        fired = 0
-        while fired < count:
-            ticked = calls.tick(conn, limit=count)
-            fired += ticked.fired
-        seconds = time.perf_counter() - began
-    yield Figure(
-        f"tick: {count} tasks due at once", [seconds], "s", targets=[Target(0.5, most=True)]
-    )

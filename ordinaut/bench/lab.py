@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -124,13 +124,17 @@ class Lab:
         pid = int((self.server.cluster / "postmaster.pid").read_text().split()[0])
         return cpu_of(pid)
 
+    def process(self, dsn: str, name: str, *words: str) -> Process:
+        """Start `ordinaut WORDS`; a context manager that ends it."""
+        return Process(dsn, words, self.server.data_dir / f"{name}.log")
+
     @contextlib.contextmanager
-    def workers(self, dsn: str, count: int, concurrency: int) -> Iterator[list[Worker]]:
+    def workers(self, dsn: str, count: int, concurrency: int) -> Iterator[list[Process]]:
         """Run real workers, guard and all, and yield once they are registered and idle."""
         with ExitStack() as keep:
             workers = [
                 keep.enter_context(
-                    Worker(dsn, concurrency, self.server.data_dir / f"worker{n}.log")
+                    self.process(dsn, f"worker{n}", "worker", "--concurrency", str(concurrency))
                 )
                 for n in range(count)
             ]
@@ -146,13 +150,13 @@ class Lab:
             yield workers
 
 
-class Worker:
-    """One `ordinaut worker`, as a user would start it."""
+class Process:
+    """One `ordinaut worker` or `ordinaut scheduler`, as a user would start it."""
 
-    def __init__(self, dsn: str, concurrency: int, log: Path) -> None:
-        self._log = log
+    def __init__(self, dsn: str, words: Sequence[str], log: Path) -> None:
+        self._log, self._name = log, words[0]
         env = os.environ | {"ORDINAUT_DSN": dsn}
-        command = [sys.executable, "-m", "ordinaut", "worker", "--concurrency", str(concurrency)]
+        command = [sys.executable, "-m", "ordinaut", *words]
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 command, cwd=log.parent, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
@@ -176,7 +180,9 @@ class Worker:
         """Raise if it has ended."""
         if self._process.poll() is not None:
             last = self._log.read_text(errors="replace").strip().splitlines()[-5:]
-            raise BenchError(f"a worker ended with {self._process.returncode}: " + " / ".join(last))
+            raise BenchError(
+                f"a {self._name} ended with {self._process.returncode}: " + " / ".join(last)
+            )
 
     def cpu(self) -> float:
         return cpu_of(self._process.pid)
@@ -215,7 +221,7 @@ def one(conn: Conn, query: str, *args: Any) -> Any:
 
 
 def wait_for(
-    fact: Callable[[], bool], seconds: float, what: str, workers: list[Worker] | None = None
+    fact: Callable[[], bool], seconds: float, what: str, workers: Sequence[Process] = ()
 ) -> None:
     """Look until `fact` holds.
 
@@ -224,7 +230,7 @@ def wait_for(
     """
     until = time.monotonic() + seconds
     while not fact():
-        for worker in workers or ():
+        for worker in workers:
             worker.check()
         if time.monotonic() > until:
             raise BenchError(f"waited {seconds:g} s in vain for {what}")

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from ordinaut import calls
 from ordinaut.bench.engine import place_due
-from ordinaut.bench.lab import Conn, Lab, Worker, in_history, one, wait_for
+from ordinaut.bench.lab import Conn, Lab, Process, in_history, one, wait_for
 from ordinaut.bench.loops import fill
 from ordinaut.bench.report import Figure, Target
 
@@ -53,7 +53,7 @@ def drains(lab: Lab, quick: bool) -> Iterator[Figure]:
     yield Figure("drain, worker CPU", one_.worker_cpu, "µs/run")
 
 
-def _drain(lab: Lab, conn: Conn, crew: list[Worker], count: int, into: Drains) -> float:
+def _drain(lab: Lab, conn: Conn, crew: list[Process], count: int, into: Drains) -> float:
     """Let the workers drain `count` runs; return the bytes of WAL of one."""
     calls.pause_queue(conn, "default")
     last = fill(conn, count, payload={})[-1]
@@ -77,7 +77,7 @@ def _drain(lab: Lab, conn: Conn, crew: list[Worker], count: int, into: Drains) -
     return used
 
 
-def _wait_done(conn: Conn, last: UUID, crew: list[Worker]) -> None:
+def _wait_done(conn: Conn, last: UUID, crew: list[Process]) -> None:
     wait_for(lambda: in_history(conn, last), _PATIENCE, "a drain", crew)
     wait_for(
         lambda: not one(
