@@ -18,7 +18,7 @@ from psycopg import errors
 
 from ordinaut import calls, db, planner
 from ordinaut.calls import Task
-from ordinaut.errors import OrdinautError
+from ordinaut.errors import OrdinautError, sentence
 from ordinaut.manifest import Definition
 from ordinaut.recurrence import InvalidSchedule
 
@@ -64,7 +64,7 @@ def apply(
             try:
                 changes.append(_apply_one(conn, definition, live.get(definition.full_name)))
             except (OrdinautError, errors.DataError, errors.ProgramLimitExceeded) as exc:
-                message = exc.diag.message_primary or str(exc)
+                message = sentence(exc)
                 raise definition.error(
                     message, _field(definition, message), exc.diag.message_hint or ""
                 ) from exc

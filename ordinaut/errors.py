@@ -27,7 +27,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from psycopg import errors
+from psycopg import Error, errors
 
 
 class OrdinautError(errors.DatabaseError):
@@ -112,3 +112,9 @@ class RunTimedOut(RunFailed):
 
 class WaitTimeout(TimeoutError):
     """The run had not ended when the caller stopped waiting.  It goes on; wait again."""
+
+
+def sentence(exc: Error) -> str:
+    """Return what went wrong in one line: no DETAIL, no CONTEXT, no second host."""
+    lines = str(exc).strip().splitlines() or [type(exc).__name__]
+    return exc.diag.message_primary or lines[0]

@@ -181,8 +181,10 @@ class Guard:
         for group in self._groups:
             _kill(group)
         if self._worker_id is not None:
-            log.error("the worker died", extra={"exit": code, "worker_id": str(self._worker_id)})
-            systemd.notify("STATUS=the worker died; reporting it")
+            # With 0 it stopped as told, but could not tell the database.
+            what = "the worker died" if code else "the worker could not sign off"
+            log.error(what, extra={"exit": code, "worker_id": str(self._worker_id)})
+            systemd.notify(f"STATUS={what}; reporting it")
             self._report(self._worker_id)
         elif code == -signal.SIGTERM:  # before it could handle signals; it held nothing
             return 0

@@ -25,7 +25,7 @@ import psycopg
 from psycopg import errors
 
 from ordinaut import calls, db, planner, schema, systemd
-from ordinaut.errors import VersionSkew
+from ordinaut.errors import VersionSkew, sentence
 from ordinaut.recurrence import tzdata_version
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class Scheduler:
             pause = chore.backoff.next()
             if chore.failing != str(exc):  # a line per change, not per attempt
                 chore.failing = str(exc)
-                log.error("%s fails: %s", chore.name, str(exc).splitlines()[0])
+                log.error("%s fails: %s", chore.name, sentence(exc))
         else:
             chore.backoff.reset()
             if chore.failing:
@@ -156,7 +156,7 @@ class Scheduler:
         if self._conn is not None:
             self._conn.close()
             self._conn = None
-        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        reason = sentence(exc)
         if not self._gone:
             log.warning("database gone, reconnecting: %s", reason)
             systemd.notify("STATUS=database gone")

@@ -35,7 +35,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 
-from ordinaut.errors import ConfigurationError, VersionSkew
+from ordinaut.errors import ConfigurationError, VersionSkew, sentence
 from ordinaut.version import API, __version__
 
 _HERE = Path(__file__).parent
@@ -165,14 +165,14 @@ def install(conn: _Connection, root: Path | None = None) -> list[Migration]:
             # Our DDL queues for its lock and everybody queues behind us: give way, come back.
             if time.monotonic() > deadline:
                 raise SchemaError(
-                    f"the tables of Ordinaut stayed locked by other sessions: {_first_line(e)}",
+                    f"the tables of Ordinaut stayed locked by other sessions: {sentence(e)}",
                     "End the transactions that hold them (pg_blocking_pids) and install again.",
                 ) from e
             time.sleep(1)
         except errors.InsufficientPrivilege as e:
             raise SchemaError(
                 f"role {conn.info.user} may not install into database {conn.info.dbname}:"
-                f" {_first_line(e)}",
+                f" {sentence(e)}",
                 f"As its owner: grant create on database {conn.info.dbname} to {conn.info.user};"
                 " to upgrade, connect as the role that installed Ordinaut.",
             ) from e
@@ -311,7 +311,7 @@ def _run(conn: _Connection, file: str, text: str) -> None:
         at = e.diag.statement_position
         line = f" line {text[: int(at)].count(chr(10)) + 1}" if at else ""
         raise SchemaError(
-            f"{file}{line}: {_first_line(e)}",
+            f"{file}{line}: {sentence(e)}",
             "Nothing was changed. Was the schema edited by hand? Compare it with ordinaut doctor.",
         ) from e
 
@@ -366,10 +366,6 @@ def _check_server(version: int) -> None:
 def _one(conn: _Connection, query: LiteralString) -> Any:
     row = conn.execute(sql.SQL(query)).fetchone()
     return row[0] if row else None
-
-
-def _first_line(e: psycopg.Error) -> str:
-    return e.diag.message_primary or str(e).partition("\n")[0]
 
 
 def _tree(name: str, root: Path | None = None) -> Path:

@@ -37,7 +37,7 @@ from ordinaut import db
 from ordinaut.agenda import Agenda
 from ordinaut.crew import EX_CONFIG, Crew, Misconfigured
 from ordinaut.enlist import NOT_INSTALLED, enlist
-from ordinaut.errors import ConfigurationError, VersionSkew
+from ordinaut.errors import ConfigurationError, VersionSkew, sentence
 from ordinaut.exchange import UNIT, Call, Line, Refused
 from ordinaut.guard import Link
 from ordinaut.heartbeat import Beat, Heartbeat, clock
@@ -381,10 +381,12 @@ def run_worker(config: WorkerConfig, link: Link | None = None) -> int:
     except VersionSkew as exc:
         log.error("version skew", extra={"error": str(exc).strip()})
         return EX_TEMPFAIL
-    except (ConfigurationError, Misconfigured, errors.InvalidParameterValue) as exc:
-        hint = getattr(exc, "hint", "")
-        log.error("bad configuration", extra={"error": str(exc).strip(), "hint": hint})
-        return EX_CONFIG
+    except errors.InvalidParameterValue as exc:
+        what, hint = sentence(exc), exc.diag.message_hint or ""
+    except (ConfigurationError, Misconfigured) as exc:
+        what, hint = str(exc).strip(), getattr(exc, "hint", "")
+    log.error("bad configuration", extra={"error": what, "hint": hint})
+    return EX_CONFIG
 
 
 def main(argv: list[str]) -> int:

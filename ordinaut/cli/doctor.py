@@ -17,7 +17,7 @@ from psycopg import errors
 
 from ordinaut import calls, db
 from ordinaut.cli import base
-from ordinaut.errors import ConfigurationError
+from ordinaut.errors import ConfigurationError, sentence
 from ordinaut.settings import mask
 from ordinaut.version import API, __version__
 
@@ -149,7 +149,7 @@ def _life(conn: db.Connection) -> Iterator[Finding]:
             f"{len(late)} late: {_first(late[0])}" if late else "nothing is late",
         )
     except errors.InsufficientPrivilege as exc:
-        yield Finding("rights", "fail", exc.diag.message_primary or str(exc))
+        yield Finding("rights", "fail", sentence(exc))
 
 
 def _first(row: dict[str, Any]) -> str:

@@ -18,7 +18,14 @@ from psycopg import errors
 
 from ordinaut import db
 from ordinaut.cli import base, calendar, ops, run, service, task
-from ordinaut.errors import ConfigurationError, OrdinautError, RunFailed, VersionSkew, WaitTimeout
+from ordinaut.errors import (
+    ConfigurationError,
+    OrdinautError,
+    RunFailed,
+    VersionSkew,
+    WaitTimeout,
+    sentence,
+)
 from ordinaut.version import __version__
 
 OK, NEGATIVE, USAGE, UNAVAILABLE, INTERNAL, SKEW, CONFIG = 0, 1, 2, 69, 70, 75, 78
@@ -112,7 +119,7 @@ def _explain(exc: Exception) -> int:
     if not isinstance(exc, psycopg.Error):
         return _internal(exc)
     diag = exc.diag
-    message = diag.message_primary or (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+    message = sentence(exc)
     hint = diag.message_hint or ""
     match exc:
         case VersionSkew():
