@@ -31,7 +31,7 @@ from pathlib import Path
 
 SQL = Path(__file__).parents[2] / "sql"
 FILES = (
-    *("lease", "settle", "settle_calls", "exchange", "worker", "reap", "tick"),
+    *("lease", "settle", "settle_calls", "exchange", "worker", "reap", "fire", "tick"),
     *("key", "cancel", "enqueue", "place"),
 )
 
