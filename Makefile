@@ -34,8 +34,8 @@ stress: .venv/.work  ## many workers, faults, and a witness outside the database
 mutants: .venv/.work  ## break the engine, one guard at a time: a test must notice; [ONLY=lease] [SAMPLE=12]
 	$(BIN)/python -m tests.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) --processes $(N)
 
-bench: .venv/.work  ## how fast, beside a bare loop; [CHECK=1] fails on a missed ratio
-	@$(BIN)/ordinaut bench $(if $(CHECK),--check)
+bench: .venv/.work  ## how fast, beside a bare loop; [CHECK=1] fails on a missed ratio; [QUICK=1]
+	@$(BIN)/ordinaut bench $(if $(CHECK),--check) $(if $(QUICK),--quick)
 
 bundle: .venv/.work  ## ordinaut.sql: the whole engine in one file, for psql -f
 	@$(BIN)/python -m ordinaut.schema bundle > ordinaut.sql.new
