@@ -153,9 +153,7 @@ begin
       (
         select u.at, d.upcoming[u.n + 1] as following
         from unnest(d.upcoming) with ordinality as u (at, n)
-        where
-          d.is_planned and u.at >= d.next_run and u.at <= p_now
-          and u.at is distinct from d.held
+        where u.at >= d.next_run and u.at <= p_now and u.at is distinct from d.held
         order by u.n
         limit 1000
       )
@@ -222,12 +220,12 @@ begin
       case
         when r.excluded_for is not null then 'excluded'
         when r.kept_for is not null then 'missed'
-        when r.overlap = 'allow' or r.live + r.nth = 1 then 'fired'
+        when r.overlap = 'allow' then 'fired'
+        when r.overlap = 'cancel_other' and r.nth < r.passing then 'skipped'
+        when r.overlap = 'cancel_other' or r.live + r.nth = 1 then 'fired'
         when r.overlap = 'skip' then 'skipped'
         when r.overlap = 'buffer_one' and r.live + r.nth > 2 then 'dropped'
-        when r.overlap <> 'cancel_other' then 'buffered'
-        when r.nth < r.passing then 'skipped'
-        else 'fired'
+        else 'buffered'
       end as verdict
     from ranked as r
   ),
@@ -249,7 +247,7 @@ begin
           n.at + ordinaut._share(n.task_id)
             * least(n.jitter, n.following - n.at - interval '1 us')
         end,
-        case when n.is_late and n.catchup_rate is not null then
+        case when n.is_late then
           greatest(n.catchup_at, p_now) + (n.number - 1) * interval '1 min' / n.catchup_rate
         end
       ) as run_at,
@@ -278,10 +276,11 @@ begin
       case when d.decision in ('fired', 'buffered') then d.run_id end, p_now
     from decided as d
     on conflict on constraint occurrence_pk do nothing
-    returning task_id, scheduled_for, decision, run_id
+    returning task_id, scheduled_for, decision
   ),
   outcome as materialized (
-    select d.*, n.task_id is not null as is_new
+    -- No decision: it was decided before.
+    select d.task_id, d.at, d.run_at, d.run_id, d.then_at, d.is_late, d.catchup_rate, n.decision
     from decided as d
     left join noted as n on n.task_id = d.task_id and n.scheduled_for = d.at
   ),
@@ -292,7 +291,7 @@ begin
       ordinaut._key_of(t) as key, ordinaut._key_limit_of(t) as key_limit
     from outcome as o
     join ordinaut.task as t on t.task_id = o.task_id
-    where o.is_new and o.decision in ('fired', 'buffered')
+    where o.decision in ('fired', 'buffered')
   ),
   body as (
     insert into ordinaut.payload (run_id, body)
@@ -314,14 +313,14 @@ begin
       o.task_id,
       max(o.at) as last_at,
       max(o.then_at) as then_at,
-      count(*) filter (where o.is_new and o.decision = 'fired') as fired,
-      count(*) filter (where o.is_new and o.decision = 'missed') as missed,
-      count(*) filter (where o.is_new and o.decision = 'skipped') as skipped,
-      count(*) filter (where o.is_new and o.decision = 'buffered') as buffered,
-      count(*) filter (where o.is_new and o.decision = 'dropped') as dropped,
-      count(*) filter (where o.is_new and o.decision = 'excluded') as excluded,
+      count(*) filter (where o.decision = 'fired') as fired,
+      count(*) filter (where o.decision = 'missed') as missed,
+      count(*) filter (where o.decision = 'skipped') as skipped,
+      count(*) filter (where o.decision = 'buffered') as buffered,
+      count(*) filter (where o.decision = 'dropped') as dropped,
+      count(*) filter (where o.decision = 'excluded') as excluded,
       max(o.run_at + interval '1 min' / o.catchup_rate) filter (
-        where o.is_new and o.is_late and o.decision in ('fired', 'buffered')
+        where o.is_late and o.decision in ('fired', 'buffered')
       ) as catchup_at
     from outcome as o
     group by o.task_id

@@ -82,7 +82,6 @@ begin
     join ordinaut.task as t on t.task_id = s.task_id
     where
       s.task_id = any (v_ids)
-      and s.next_run <= v_now
       and s.revision = t.revision
       and t.status = 'active';
   end if;
