@@ -184,4 +184,29 @@ select ordinaut.tick();
 select test.eq((select array_agg(t.name || ' ' || t.status order by t.name) from ordinaut.task as t where t.tool = 'fail'),
   array['fails paused', 'fresh active', 'waits active'], 'now it is due');
 
+-- The pace is that of the late ones that run.
+select test.cron('pace', 'all', '{300,312,320,390,401}', 3600, '{390}');
+select ordinaut.update_task('pace', '{"catchup_rate": 2, "grace": "5 s"}');
+create function test.tick_at(p_seconds integer)
+returns integer
+language sql
+as $fn$
+  select test.travel(test.at(p_seconds) - ordinaut.now());
+  select t.fired from ordinaut.tick() as t;
+$fn$;
+select test.tick_at(300);
+select test.tick_at(318);
+select test.eq(test.starts('pace'), '300+-18, 312+0', 'one on time set none');
+select test.tick_at(327);
+select test.eq(test.starts('pace'), '300+-27, 312+-9, 320+21', 'a late one did');
+select test.tick_at(400);
+select test.tick_at(408);
+select test.eq(test.starts('pace'), '300+-108, 312+-90, 320+-60, 401+0', 'one that does not run sets none');
+
+-- A plan that reaches far enough is not asked for again.
+select test.cron('long', 'all', array(select 500 + 10 * i from generate_series(0, 15) as i), 3600);
+select test.tick_at(500);
+select test.eq((select s.replan_at - ordinaut.now() from ordinaut.task_schedule as s join ordinaut.task as t on t.task_id = s.task_id
+  where t.name = 'long'), interval '80 s', 'until eight are left');
+
 rollback;

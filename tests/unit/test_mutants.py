@@ -167,7 +167,7 @@ def test_every_guard_of_the_engine_is_mutated(all_of_them):
 
     assert {p.partition(":")[0] for p in places} == set(FILES)
     assert {"lease:_lease", "settle:_settle", "exchange:exchange", "worker:heartbeat"} <= places
-    assert {"worker:_dissolve", "reap:reap", "tick:tick", "tick:_fire"} <= places
+    assert {"worker:_dissolve", "reap:reap", "tick:tick", "fire:_fire"} <= places
     assert len({m.id for m in all_of_them}) == len(all_of_them)
 
 
