@@ -2,6 +2,18 @@
 --
 -- Locks: creates only.  Safe while workers run: yes.  Reversible: drop schema.
 
+-- Named times at which the tasks that exclude them do not fire.
+create table ordinaut.calendar (
+  namespace  text        not null,
+  name       text        not null,
+  data       jsonb       not null, -- dates, ranges, weekly
+  timezone   text        not null, -- of the wall times in data
+  note       text,
+  updated_at timestamptz not null,
+  updated_by text        not null,
+  constraint calendar_pk primary key (namespace, name)
+);
+
 create table ordinaut.task (
   task_id           uuid        not null,
   namespace         text        not null, -- a label, not a wall
@@ -16,6 +28,7 @@ create table ordinaut.task (
   timezone          text        not null,
   dst_gap           text,                 -- null: the rule of the kind
   dst_overlap       text,
+  exclude           text[],               -- calendars of its namespace; it does not fire in them
   start_at          timestamptz,          -- no occurrence before it; anchor and DTSTART
   end_at            timestamptz,
   key               text,                 -- at most key_limit runs with this key at once
@@ -44,7 +57,7 @@ create table ordinaut.task (
   constraint task_status_known
     check (status in ('active', 'paused', 'completed', 'cancelled', 'invalid')),
   constraint task_schedule_kind_known
-    check (schedule_kind in ('once', 'interval', 'cron', 'rrule', 'manual')),
+    check (schedule_kind in ('once', 'interval', 'cron', 'rrule', 'union', 'manual')),
   constraint task_dst_gap_known check (dst_gap in ('shift', 'skip')),
   constraint task_dst_overlap_known check (dst_overlap in ('first', 'second', 'both')),
   constraint task_overlap_known
@@ -56,15 +69,19 @@ create table ordinaut.task (
 )
 with (fillfactor = 80);
 
+create index task_exclude_idx
+  on ordinaut.task (namespace)
+  where exclude is not null;
+
 -- One narrow row per task, apart from the definition: it changes at every firing.
 create table ordinaut.task_schedule (
   task_id        uuid        not null,
   revision       integer     not null,   -- of the definition that planned this row
   next_run       timestamptz,            -- null: nothing is planned
-  -- The rest of the plan is for kinds that a planner expands, cron and rrule; null for others.
+  -- The rest of the plan is for what a planner expands (ordinaut._is_planned); else null.
   upcoming       timestamptz[],          -- null: to be planned
   dst            jsonb,                  -- {"2027-03-14T07:00:00Z": "gap …"}: what DST did to them
-  excluded       jsonb,                  -- {"2027-12-25T08:00:00Z": "calendar …"}: those that do not run
+  excluded       jsonb,                  -- {"2027-12-25T08:00:00Z": "calendar …"}: do not fire
   planned_until  timestamptz,            -- nothing but upcoming occurs up to here
   planned_at     timestamptz,
   tzdata         text,                   -- the IANA release that planned upcoming

@@ -24,6 +24,17 @@ create type ordinaut.work_item as (
   payload          jsonb
 );
 
+create table ordinaut.calendar (
+  namespace   text not null,
+  name        text not null,
+  data        jsonb not null,
+  timezone    text not null,
+  note        text,
+  updated_at  timestamp with time zone not null,
+  updated_by  text not null,
+  constraint calendar_pk PRIMARY KEY (namespace, name)
+);
+
 create table ordinaut.cancel_request (
   run_id        uuid not null,
   requested_by  text not null,
@@ -219,6 +230,7 @@ create table ordinaut.task (
   timezone          text not null,
   dst_gap           text,
   dst_overlap       text,
+  exclude           text[],
   start_at          timestamp with time zone,
   end_at            timestamp with time zone,
   key               text,
@@ -251,10 +263,12 @@ create table ordinaut.task (
   constraint task_name_key UNIQUE (namespace, name),
   constraint task_overlap_known CHECK ((overlap = ANY (ARRAY['allow'::text, 'skip'::text, 'buffer_one'::text, 'buffer_all'::text, 'cancel_other'::text]))),
   constraint task_priority_range CHECK (((priority >= 1) AND (priority <= 9))),
-  constraint task_schedule_kind_known CHECK ((schedule_kind = ANY (ARRAY['once'::text, 'interval'::text, 'cron'::text, 'rrule'::text, 'manual'::text]))),
+  constraint task_schedule_kind_known CHECK ((schedule_kind = ANY (ARRAY['once'::text, 'interval'::text, 'cron'::text, 'rrule'::text, 'union'::text, 'manual'::text]))),
   constraint task_status_known CHECK ((status = ANY (ARRAY['active'::text, 'paused'::text, 'completed'::text, 'cancelled'::text, 'invalid'::text])))
 )
 with (fillfactor=80);
+
+CREATE INDEX task_exclude_idx ON ordinaut.task USING btree (namespace) WHERE (exclude IS NOT NULL);
 
 create table ordinaut.task_run (
   run_id           uuid not null,

@@ -38,7 +38,8 @@ begin
       join (values
         ('now', '{viewer,producer,worker,admin}'::text[]),
         ('uuid_generate_v7', '{viewer,producer,worker,admin}'),
-        -- Called by the view failing, with the rights of whoever reads it.
+        -- Called by views, with the rights of whoever reads them.
+        ('_told', '{viewer,admin}'),
         ('_v7_floor', '{viewer,admin}'),
         ('_v7_prefix', '{viewer,admin}'),
         ('get_run', '{viewer,producer,worker,admin}'),
@@ -47,6 +48,8 @@ begin
         ('run_history', '{viewer,producer,admin}'),
         ('get_task', '{viewer,producer,admin}'),
         ('list_tasks', '{viewer,producer,admin}'),
+        ('get_calendar', '{viewer,producer,admin}'),
+        ('list_calendars', '{viewer,producer,admin}'),
         ('why', '{viewer,producer,admin}'),
         ('enqueue', '{producer,admin}'),
         ('enqueue_many', '{producer,admin}'),
@@ -75,6 +78,8 @@ begin
         ('resume_task', '{admin}'),
         ('cancel_task', '{admin}'),
         ('snooze_task', '{admin}'),
+        ('set_calendar', '{admin}'),
+        ('drop_calendar', '{admin}'),
         ('retry_run', '{admin}'),
         ('pause_queue', '{admin}'),
         ('resume_queue', '{admin}'),

@@ -19,6 +19,7 @@
 \ir observe.sql
 \ir run.sql
 \ir schedule.sql
+\ir calendar.sql
 \ir task.sql
 \ir task_verbs.sql
 \ir plan.sql

@@ -104,12 +104,21 @@ comment on view ordinaut.run is
 create or replace view ordinaut.task_status as
 select
   t.task_id, t.namespace, t.name, t.description, t.tool, t.payload, t.queue, t.priority,
-  t.schedule_kind, t.schedule_expr, t.timezone, t.dst_gap, t.dst_overlap, t.start_at, t.end_at,
+  t.schedule_kind, t.schedule_expr, t.timezone, t.dst_gap, t.dst_overlap, t.exclude, t.start_at, t.end_at,
   t.key, t.key_limit, t.max_attempts, t.retry, t.timeout, t.catchup, t.grace,
   t.catchup_window, t.catchup_rate, t.overlap, t.jitter, t.max_runs, t.pause_on_failure, t.status,
   t.status_note, t.status_by, t.status_at, t.revision, t.created_at, t.created_by, t.updated_at,
-  s.next_run, s.last_run, s.fired_count, s.missed_count, s.skipped_count, s.buffered_count,
-  s.dropped_count
+  -- When it runs, not when a calendar keeps it from it.
+  case
+    when s.excluded is null then s.next_run
+    else (
+      select min(u.at)
+      from unnest(s.upcoming) as u (at)
+      where u.at >= s.next_run and ordinaut._told(s.excluded, u.at) is null
+    )
+  end as next_run,
+  s.last_run, s.fired_count, s.missed_count, s.skipped_count, s.buffered_count, s.dropped_count,
+  s.excluded_count
 from ordinaut.task as t
 join ordinaut.task_schedule as s on s.task_id = t.task_id;
 

@@ -1,7 +1,9 @@
 /*
- * Plans: what a planner expanded of the calendars that SQL cannot compute, cron and rrule.
+ * Plans: what a planner expanded of the calendars that SQL cannot compute: cron, rrule, unions, and
+ * all that exclude named calendars.  What is excluded is in the plan too, with the reason: tick
+ * records it, so that no occurrence is lost without a row.
  *
- *   create_task, update_task, resume_task --> replan_at = now
+ *   create_task, update_task, resume_task, set_calendar --> replan_at = now
  *   unplanned_tasks() --> the planner (Python, pure) --> plan_task() | invalidate_task()
  *   tick() fires upcoming; replan_at comes before it runs short
  *
@@ -13,6 +15,25 @@
  * Nothing but upcoming occurs up to planned_until.  That is why tick may call an occurrence the
  * latest of those that are due: a plan that ends in the past cannot tell.
  */
+
+create or replace function ordinaut._planned_from(
+  p_task ordinaut.task,
+  p_plan ordinaut.task_schedule
+)
+returns timestamptz
+language sql
+stable
+as $fn$
+  -- A once has no start, and is completed when it is decided; -infinity is none to Python.
+  select case
+    when p_task.schedule_kind = 'once'
+      then greatest(p_plan.plan_after, '1969-12-31 23:59:59+00')
+    else greatest(p_plan.plan_after, p_plan.fired_until, p_task.start_at - interval '1 us')
+  end;
+$fn$;
+
+comment on function ordinaut._planned_from(ordinaut.task, ordinaut.task_schedule) is
+  'The instant after which the occurrences of a task are to be planned.';
 
 create or replace function ordinaut.unplanned_tasks(p_limit integer default 100)
 returns table (
@@ -26,7 +47,8 @@ returns table (
   dtstart       timestamptz,
   plan_after    timestamptz,
   end_at        timestamptz,
-  now           timestamptz
+  now           timestamptz,
+  calendars     jsonb
 )
 language plpgsql
 stable
@@ -39,9 +61,17 @@ begin
   perform ordinaut._check_count('limit', p_limit, 1, 100000);
   return query
   select
-    t.task_id, t.revision, t.schedule_kind, t.schedule_expr, t.timezone, t.dst_gap, t.dst_overlap,
-    coalesce(t.start_at, t.created_at),
-    greatest(s.plan_after, s.fired_until, t.start_at - interval '1 us'), t.end_at, v_now
+    t.task_id, t.revision, t.schedule_kind,
+    -- What SQL computes by itself, it reads by itself: a planner must not read it otherwise.
+    case t.schedule_kind
+      when 'interval' then extract(epoch from ordinaut._every(t.schedule_expr))::text
+      when 'once' then to_char(
+        ordinaut._once_at(t.schedule_expr, t.timezone) at time zone 'UTC',
+        'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+      else t.schedule_expr
+    end,
+    t.timezone, t.dst_gap, t.dst_overlap, coalesce(t.start_at, t.created_at),
+    ordinaut._planned_from(t, s), t.end_at, v_now, ordinaut._calendars_of(t)
   from ordinaut.task_schedule as s
   join ordinaut.task as t on t.task_id = s.task_id
   where s.replan_at <= v_now and t.status = 'active'
@@ -52,7 +82,8 @@ $fn$;
 
 comment on function ordinaut.unplanned_tasks(integer) is
   'What a planner needs to know of the active tasks whose plan is missing or runs short: it '
-  'passes the occurrences after plan_after and up to end_at to plan_task(). Errors: '
+  'passes the occurrences after plan_after and up to end_at to plan_task(), those that '
+  'one of calendars (set_calendar()''s data, with name and timezone) excludes too. Errors: '
   'invalid_parameter_value.';
 
 create or replace function ordinaut.outdate_plans(p_tzdata text)
@@ -89,7 +120,8 @@ create or replace function ordinaut.plan_task(
   p_planned_until timestamptz,
   p_tzdata        text,
   p_exhausted     boolean default false,
-  p_notes         jsonb   default null
+  p_notes         jsonb   default null,
+  p_excluded      jsonb   default null
 )
 returns boolean
 language plpgsql
@@ -127,6 +159,9 @@ begin
   elsif jsonb_typeof(p_notes) <> 'object' then
     perform ordinaut._refuse('notes must be an object',
       'For example {"2027-03-14T07:00:00Z": "gap"}.');
+  elsif jsonb_typeof(p_excluded) <> 'object' then
+    perform ordinaut._refuse('excluded must be an object',
+      'For example {"2027-12-25T08:00:00Z": "calendar holidays"}.');
   end if;
   perform ordinaut._check_at('upcoming', p_upcoming[1]);
   perform ordinaut._check_at('upcoming', p_upcoming[cardinality(p_upcoming)]);
@@ -140,7 +175,7 @@ begin
   v_upcoming := array(
     select u.at
     from unnest(p_upcoming) as u (at)
-    where u.at > greatest(v_plan.plan_after, v_plan.fired_until, '-infinity')
+    where u.at > ordinaut._planned_from(v_task, v_plan)
     order by u.at
   );
   v_n := cardinality(v_upcoming);
@@ -149,6 +184,7 @@ begin
     next_run = v_upcoming[1],
     upcoming = v_upcoming,
     dst = p_notes,
+    excluded = nullif(p_excluded, '{}'),
     planned_until = p_planned_until,
     planned_at = v_now,
     tzdata = p_tzdata,
@@ -173,12 +209,12 @@ end
 $fn$;
 
 comment on function ordinaut.plan_task(
-  uuid, integer, timestamptz[], timestamptz, text, boolean, jsonb
+  uuid, integer, timestamptz[], timestamptz, text, boolean, jsonb, jsonb
 ) is
   'Store what a planner expanded: the occurrences after plan_after, all of them up to '
   'p_planned_until; p_exhausted: there are no others at all, and a task without any is '
   'completed. p_tzdata: the release of the IANA data. p_notes: what a change of the clocks did, '
-  'by instant. False: the task was edited or paused meanwhile, and nothing is stored. Errors: '
+  'by instant. p_excluded: which of them do not fire, and why, by instant. False: the task was edited or paused meanwhile, and nothing is stored. Errors: '
   'invalid_parameter_value.';
 
 create or replace function ordinaut.invalidate_task(

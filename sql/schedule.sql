@@ -1,7 +1,8 @@
 /*
  * Schedules.  SQL computes once and interval itself: pure functions of the task, strictly
- * increasing, that never run out of planning.  cron and rrule are expanded by a planner (plan.sql);
- * here they are refused where their syntax tells.
+ * increasing, that never run out of planning.  cron, rrule, a union of several, and whatever has
+ * calendars to exclude, are expanded by a planner (plan.sql); here they are refused where their
+ * syntax tells.
  *
  * interval: anchor + n x duration, in elapsed time: a day is 24 hours, whatever the zone does.
  * once: an instant; a naive one is wall time in the task's zone.  In a spring gap it is the first
@@ -196,11 +197,11 @@ begin
   elsif p_overlap not in ('first', 'second', 'both') then
     perform ordinaut._refuse(
       format('dst_overlap %L must be first, second or both', left(p_overlap, 80)));
-  elsif p_kind not in ('cron', 'rrule') and coalesce(p_gap, p_overlap) is not null then
+  elsif p_kind not in ('cron', 'rrule', 'union') and coalesce(p_gap, p_overlap) is not null then
     perform ordinaut._refuse(
       format('%s was given, but schedule_kind is %s',
         case when p_gap is not null then 'dst_gap' else 'dst_overlap' end, p_kind),
-      'It is for cron and rrule; a once may have an offset: 2027-11-07T01:30-05:00.');
+      'It is for cron, rrule and union; a once may have an offset: 2027-11-07T01:30-05:00.');
   end if;
 end
 $fn$;
@@ -208,6 +209,89 @@ $fn$;
 comment on function ordinaut._check_dst(text, text, text) is
   'Refuse unknown DST policies, and any for a kind that has none. Errors: '
   'invalid_parameter_value.';
+
+create or replace function ordinaut._check_union(p_expr text, p_timezone text)
+returns void
+language plpgsql
+stable
+as $fn$
+declare
+  v_members jsonb;
+  v_member jsonb;
+  v_n integer := 0;
+begin
+  begin
+    v_members := case when length(p_expr) <= 100000 then p_expr::jsonb end;
+  exception
+    when data_exception or program_limit_exceeded then v_members := null;
+  end;
+  if jsonb_typeof(v_members) is distinct from 'array'
+    or jsonb_array_length(v_members) not between 1 and 20
+  then
+    perform ordinaut._refuse(
+      format('schedule_expr %L is no JSON array of 1 to 20 schedules', left(p_expr, 80)),
+      'For kind union: [{"kind": "cron", "expr": "0 9 * * 1-5"}, '
+      '{"kind": "interval", "expr": "4 h"}].');
+  end if;
+
+  for v_member in select m.value from jsonb_array_elements(v_members) as m loop
+    v_n := v_n + 1;
+    if jsonb_typeof(v_member) <> 'object'
+      or v_member - array['kind', 'expr'] <> '{}'
+      or jsonb_typeof(v_member -> 'kind') is distinct from 'string'
+      or jsonb_typeof(v_member -> 'expr') is distinct from 'string'
+      or v_member ->> 'kind' not in ('once', 'interval', 'cron', 'rrule')
+    then
+      perform ordinaut._refuse(
+        format('schedule_expr: member %s, %s, is no schedule', v_n, left(v_member::text, 80)),
+        'A member has a kind (once, interval, cron or rrule) and its expr, and nothing else.');
+    end if;
+    begin
+      perform ordinaut._check_schedule(v_member ->> 'kind', v_member ->> 'expr', p_timezone);
+    exception
+      when invalid_parameter_value then
+        perform ordinaut._refuse(format('schedule_expr: member %s (%s): %s', v_n,
+          v_member ->> 'kind', replace(sqlerrm, 'schedule_expr ', '')));
+    end;
+  end loop;
+end
+$fn$;
+
+comment on function ordinaut._check_union(text, text) is
+  'Refuse a union whose members are visibly none, naming the first. Errors: '
+  'invalid_parameter_value.';
+
+create or replace function ordinaut._check_schedule(p_kind text, p_expr text, p_timezone text)
+returns void
+language plpgsql
+stable
+as $fn$
+begin
+  case coalesce(p_kind, '')
+    when 'manual' then
+      if p_expr is not null then
+        perform ordinaut._refuse('schedule_expr was given, but schedule_kind is manual',
+          'Name the kind: once, interval, cron, rrule or union.');
+      end if;
+    when 'once' then
+      perform ordinaut._once_at(p_expr, p_timezone);
+    when 'interval' then
+      perform ordinaut._every(p_expr);
+    when 'cron' then
+      perform ordinaut._check_cron(p_expr);
+    when 'rrule' then
+      perform ordinaut._check_rrule(p_expr);
+    when 'union' then
+      perform ordinaut._check_union(p_expr, p_timezone);
+    else
+      perform ordinaut._refuse(
+        format('schedule_kind %L must be once, interval, cron, rrule, union or manual', p_kind));
+  end case;
+end
+$fn$;
+
+comment on function ordinaut._check_schedule(text, text, text) is
+  'Refuse an expression that is visibly none of its kind. Errors: invalid_parameter_value.';
 
 -- The first occurrence after an instant; null when there is none.
 create or replace function ordinaut._next_occurrence(p_task ordinaut.task, p_after timestamptz)
@@ -264,11 +348,13 @@ returns boolean
 language sql
 immutable
 as $fn$
-  select p_task.schedule_kind in ('cron', 'rrule');
+  select
+    p_task.schedule_kind in ('cron', 'rrule', 'union')
+    or (p_task.exclude is not null and p_task.schedule_kind in ('once', 'interval'));
 $fn$;
 
 comment on function ordinaut._is_planned(ordinaut.task) is
-  'Whether a planner expands the calendar of a task; else SQL computes it.';
+  'Is a planner needed to say when this task occurs?';
 
 create or replace function ordinaut._is_told(p_task ordinaut.task)
 returns boolean

@@ -97,32 +97,17 @@ begin
         p_task.overlap), 'Make key_limit 1, or leave the key out.');
   end if;
 
-  case coalesce(p_task.schedule_kind, '')
-    when 'manual' then
-      if p_task.schedule_expr is not null then
-        perform ordinaut._refuse('schedule_expr was given, but schedule_kind is manual',
-          'Name the kind: once, interval, cron or rrule.');
-      end if;
-    when 'interval' then
-      perform ordinaut._every(p_task.schedule_expr);
-    when 'cron' then
-      perform ordinaut._check_cron(p_task.schedule_expr);
-    when 'rrule' then
-      perform ordinaut._check_rrule(p_task.schedule_expr);
-    when 'once' then
-      if ordinaut._once_at(p_task.schedule_expr, p_task.timezone) < ordinaut.now() - p_task.grace
-        and not p_allow_past
-      then
-        perform ordinaut._refuse(
-          format('schedule_expr %s is past by more than the grace of %s',
-            p_task.schedule_expr, p_task.grace),
-          'Give a later time, or allow_past to run it now.');
-      end if;
-    else
-      perform ordinaut._refuse(
-        format('schedule_kind %L must be once, interval, cron, rrule or manual',
-          p_task.schedule_kind));
-  end case;
+  perform ordinaut._check_schedule(
+    p_task.schedule_kind, p_task.schedule_expr, p_task.timezone);
+  if p_task.schedule_kind = 'once' and not p_allow_past
+    and ordinaut._once_at(p_task.schedule_expr, p_task.timezone) < ordinaut.now() - p_task.grace
+  then
+    perform ordinaut._refuse(
+      format('schedule_expr %s is past by more than the grace of %s',
+        p_task.schedule_expr, p_task.grace),
+      'Give a later time, or allow_past to run it now.');
+  end if;
+  perform ordinaut._check_exclude(p_task);
   perform ordinaut._check_dst(p_task.schedule_kind, p_task.dst_gap, p_task.dst_overlap);
 end
 $fn$;
@@ -170,7 +155,7 @@ as $fn$
 declare
   v_next timestamptz;
   v_plan ordinaut.task_schedule;
-  v_is_planned constant boolean := p_task.schedule_kind in ('cron', 'rrule');
+  v_is_planned constant boolean := ordinaut._is_planned(p_task);
 begin
   select s.* into v_plan
   from ordinaut.task_schedule as s
@@ -191,6 +176,7 @@ begin
     next_run = excluded.next_run,
     upcoming = v_plan.upcoming,
     dst = v_plan.dst,
+    excluded = v_plan.excluded,
     planned_until = v_plan.planned_until,
     planned_at = v_plan.planned_at,
     tzdata = v_plan.tzdata,
@@ -233,7 +219,8 @@ create or replace function ordinaut.create_task(
   p_catchup_rate     integer     default null,
   p_jitter           interval    default null,
   p_max_runs         integer     default null,
-  p_pause_on_failure integer     default null
+  p_pause_on_failure integer     default null,
+  p_exclude          text[]      default null
 )
 returns uuid
 language plpgsql
@@ -247,11 +234,12 @@ declare
 begin
   v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool,
     p_payload, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_dst_gap,
-    p_dst_overlap, p_start_at, p_end_at, p_key, p_key_limit, p_max_attempts, p_retry, p_timeout,
+    p_dst_overlap, nullif(p_exclude, '{}'), p_start_at, p_end_at, p_key, p_key_limit, p_max_attempts, p_retry, p_timeout,
     p_catchup, p_grace, p_catchup_window, p_catchup_rate, p_overlap, p_jitter, p_max_runs,
     p_pause_on_failure, 'active', null, ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(),
     v_now)::ordinaut.task;
   perform ordinaut._check_task(v_task, coalesce(p_allow_past, false));
+  perform ordinaut._hold_calendars(v_task);
 
   insert into ordinaut.task select v_task.* on conflict on constraint task_name_key do nothing;
   if not found then
@@ -273,16 +261,18 @@ $fn$;
 comment on function ordinaut.create_task(
   text, text, jsonb, text, text, text, timestamptz, timestamptz, text, text, text, integer, text,
   integer, integer, jsonb, interval, text, interval, boolean, text, text, text, interval, integer,
-  interval, integer, integer
+  interval, integer, integer, text[]
 ) is
   'Define a task and return its id. p_schedule_kind: manual (run_now() only), interval '
   '(p_schedule_expr a duration, counted from p_start_at or now, elapsed time), once (an ISO '
   'timestamp; without offset it is wall time in p_timezone; past by up to p_grace it runs at '
   'once, older is refused unless p_allow_past), cron (5 fields, 6 with seconds first, or @daily) '
   'and rrule (RFC 5545; p_start_at is its DTSTART unless it has one), both wall time in '
-  'p_timezone, planned by a scheduler, which makes a task whose calendar is none invalid. '
+  'p_timezone, and union (a JSON array of these: [{"kind": "cron", "expr": "0 9 * * *"}, ...]; an '
+  'instant that they share fires once), planned by a scheduler, which makes a task whose calendar is none invalid. '
   'p_dst_gap (shift, skip), p_dst_overlap (first, second, both): what to do in a skipped and in a '
-  'repeated hour; null: as Debian''s cron, as RFC 5545. p_key, p_key_limit: at most so many of '
+  'repeated hour; null: as Debian''s cron, as RFC 5545. p_exclude: '
+  'calendars of its namespace (set_calendar()); what falls into one does not fire. p_key, p_key_limit: at most so many of '
   'its runs live at once. p_retry: {"base": "1 s", "cap": "60 s", "factor": 2, "jitter": 0.1, '
   '"strategy": "exponential"}. p_catchup: which occurrences fire that came while no scheduler '
   'ran: all, latest, none (but those within p_grace); p_catchup_window: not those older; '
@@ -312,6 +302,17 @@ begin
   if jsonb_typeof(p_patch) is distinct from 'object' then
     perform ordinaut._refuse('patch must be an object', 'For example {"priority": 3}.');
   end if;
+  -- Calendars before schedule rows, as set_calendar() locks them: the other order is a deadlock.
+  if p_patch ?| array['exclude', 'namespace'] then
+    perform
+    from ordinaut.task as t
+    join ordinaut.calendar as c
+      on c.namespace in (t.namespace, p_patch ->> 'namespace')
+      and (c.name = any (t.exclude) or p_patch -> 'exclude' ? c.name)
+    where t.task_id = v_task_id
+    order by c.namespace, c.name
+    for key share of c;
+  end if;
   -- The schedule row first: a tick that fires this task finishes before, or starts after.
   perform from ordinaut.task_schedule as s where s.task_id = v_task_id for update;
   select t.* into v_old from ordinaut.task as t where t.task_id = v_task_id for update;
@@ -323,7 +324,7 @@ begin
     elsif v_key not in ('name', 'namespace', 'description', 'tool', 'payload', 'queue', 'priority',
       'schedule_kind', 'schedule_expr', 'timezone', 'dst_gap', 'dst_overlap', 'start_at', 'end_at',
       'key', 'key_limit', 'max_attempts', 'retry', 'timeout', 'catchup', 'grace', 'catchup_window',
-      'catchup_rate', 'overlap', 'jitter', 'max_runs', 'pause_on_failure')
+      'catchup_rate', 'overlap', 'jitter', 'max_runs', 'pause_on_failure', 'exclude')
     then
       perform ordinaut._refuse(format('a task has no field %L to update', v_key),
         'The fields are the arguments of create_task(), without p_.');
@@ -336,16 +337,19 @@ begin
           format('%s cannot be %s: %s', v_key, left((p_patch -> v_key)::text, 80), sqlerrm));
     end;
   end loop;
+  v_new.exclude := nullif(v_new.exclude, '{}');
   if v_new = v_old then
     return v_old.revision;
   end if;
 
   v_replan := (
     v_new.schedule_kind, v_new.schedule_expr, v_new.timezone, v_new.dst_gap, v_new.dst_overlap,
-    v_new.start_at, v_new.end_at, v_new.max_runs
+    v_new.start_at, v_new.end_at, v_new.max_runs, v_new.exclude,
+    case when v_new.exclude is not null then v_new.namespace end
   ) is distinct from (
     v_old.schedule_kind, v_old.schedule_expr, v_old.timezone, v_old.dst_gap, v_old.dst_overlap,
-    v_old.start_at, v_old.end_at, v_old.max_runs
+    v_old.start_at, v_old.end_at, v_old.max_runs, v_old.exclude,
+    case when v_new.exclude is not null then v_old.namespace end
   );
   if v_old.status = 'cancelled' then
     raise exception using
@@ -362,6 +366,7 @@ begin
   -- Only a new schedule is held to "not in the past": other edits of a task that fired are fine.
   perform ordinaut._check_task(
     v_new, not v_replan or coalesce((p_patch ->> 'allow_past')::boolean, false));
+  perform ordinaut._hold_calendars(v_new);
   v_new.revision := v_old.revision + 1;
   v_new.updated_at := v_now;
 
@@ -380,6 +385,7 @@ begin
       timezone = v_new.timezone,
       dst_gap = v_new.dst_gap,
       dst_overlap = v_new.dst_overlap,
+      exclude = v_new.exclude,
       start_at = v_new.start_at,
       end_at = v_new.end_at,
       key = v_new.key,

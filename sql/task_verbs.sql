@@ -166,10 +166,8 @@ declare
   v_next timestamptz;
 begin
   perform ordinaut._check_span('for', coalesce(p_for, '-1 s'), '1 s', '7 days');
-  select s.next_run into v_next
-  from ordinaut.task_schedule as s
-  where s.task_id = v_task_id
-  for update;
+  perform from ordinaut.task_schedule as s where s.task_id = v_task_id for update;
+  select t.next_run into v_next from ordinaut.task_status as t where t.task_id = v_task_id;
   select t.* into v_task from ordinaut.task as t where t.task_id = v_task_id;
   if v_task.status <> 'active' or v_next is null then
     raise exception using
@@ -180,10 +178,15 @@ begin
   end if;
 
   if v_task.schedule_kind = 'once' then
-    v_next := v_next + p_for;
-    update ordinaut.task_schedule as s set next_run = v_next where s.task_id = v_task_id;
+    v_next := v_next + p_for;  -- somebody's wish: no calendar is asked
+    update ordinaut.task_schedule as s
+    set
+      next_run = v_next,
+      upcoming = case when s.upcoming is not null then array[v_next] end
+    where s.task_id = v_task_id;
   else
-    v_next := ordinaut._plan(v_task, greatest(v_next, ordinaut.now()) + p_for - interval '1 us');
+    perform ordinaut._plan(v_task, greatest(v_next, ordinaut.now()) + p_for - interval '1 us');
+    select t.next_run into v_next from ordinaut.task_status as t where t.task_id = v_task_id;
   end if;
   perform ordinaut._journal('task_snoozed', p_task_id => v_task_id, p_detail => jsonb_build_object(
     'for', p_for, 'next_run', v_next, 'note', p_note));

@@ -162,15 +162,44 @@ $fn$;
 comment on function ordinaut._why_run(uuid) is
   'Every reason why a run has not run; no rows when only its turn is missing.';
 
+-- Whether the next occurrence is excluded, and what comes after, as far as it is planned.
+create or replace function ordinaut._why_excluded(p_plan ordinaut.task_schedule)
+returns table (reason text, detail text, since timestamptz, until timestamptz, subject text)
+language sql
+stable
+as $fn$
+  select
+    'excluded',
+    format('its occurrence of %s does not fire: %s; %s', p_plan.next_run, e.why,
+      case
+        when n.at is not null then 'the next that does lies ahead'
+        when p_plan.is_exhausted then 'and none that does is left'
+        else format('nor does any other that is planned, up to %s', p_plan.planned_until)
+      end),
+    p_plan.planned_at, n.at, e.why
+  from (select ordinaut._told(p_plan.excluded, p_plan.next_run)) as e (why)
+  cross join lateral (
+    select min(u.at)
+    from unnest(p_plan.upcoming) as u (at)
+    where u.at > p_plan.next_run and ordinaut._told(p_plan.excluded, u.at) is null
+  ) as n (at)
+  where e.why is not null;
+$fn$;
+
+comment on function ordinaut._why_excluded(ordinaut.task_schedule) is
+  'Why the next occurrence of a task does not fire; no rows if no calendar excludes it.';
+
 create or replace function ordinaut._why_task(p_task_id uuid)
 returns table (reason text, detail text, since timestamptz, until timestamptz, subject text)
 language plpgsql
 stable
 as $fn$
 declare
-  v_task ordinaut.task_status;
+  v_task ordinaut.task;
+  v_plan ordinaut.task_schedule;
 begin
-  select t.* into v_task from ordinaut.task_status as t where t.task_id = p_task_id;
+  select t.* into v_task from ordinaut.task as t where t.task_id = p_task_id;
+  select s.* into v_plan from ordinaut.task_schedule as s where s.task_id = p_task_id;
 
   if v_task.status <> 'active' then
     return query
@@ -184,7 +213,7 @@ begin
     select
       'manual', 'it has no schedule: run_now() starts it', null::timestamptz, null::timestamptz,
       p_task_id::text;
-  elsif v_task.next_run is null and v_task.schedule_kind in ('cron', 'rrule') then
+  elsif v_plan.next_run is null and ordinaut._is_planned(v_task) then
     return query
     select
       'not_planned',
@@ -194,22 +223,25 @@ begin
       coalesce(max(s.planned_at) filter (where s.task_id = p_task_id), v_task.updated_at),
       null::timestamptz, p_task_id::text
     from ordinaut.task_schedule as s;
-  elsif v_task.next_run is null then
+  elsif v_plan.next_run is null then
     return query
     select
       'exhausted', 'its schedule has no occurrence left: update_task() can give it another',
-      v_task.last_run, null::timestamptz, p_task_id::text;
-  elsif v_task.next_run > ordinaut.now() then
-    return query
-    select
-      'not_due', 'its next occurrence lies ahead', v_task.last_run, v_task.next_run,
-      p_task_id::text;
+      v_plan.last_run, null::timestamptz, p_task_id::text;
+  elsif v_plan.next_run > ordinaut.now() then
+    return query select e.* from ordinaut._why_excluded(v_plan) as e;
+    if not found then
+      return query
+      select
+        'not_due', 'its next occurrence lies ahead', v_plan.last_run, v_plan.next_run,
+        p_task_id::text;
+    end if;
   else
     return query
     select
       'not_ticked',
       'its occurrence is due and nobody has called tick() since: no scheduler runs, or it is late',
-      v_task.next_run, null::timestamptz, p_task_id::text;
+      v_plan.next_run, null::timestamptz, p_task_id::text;
   end if;
   return query
   select
