@@ -18,6 +18,7 @@ from uuid import UUID
 from ordinaut import calls, db, planner
 from ordinaut.calls import Enqueued, Json, Run
 from ordinaut.errors import RunCancelled, RunFailed, RunTimedOut, WaitTimeout
+from ordinaut.recurrence import Calendar
 
 Interval = str | timedelta
 
@@ -144,6 +145,26 @@ class Ordinaut:
         """
         planner.check(arguments)
         return calls.create_task(self._on(connection), name, tool, payload, **arguments)
+
+    def set_calendar(
+        self,
+        name: str,
+        data: dict[str, Any],
+        *,
+        namespace: str | None = None,
+        timezone: str | None = None,
+        note: str | None = None,
+        connection: db.Connection | None = None,
+    ) -> str:
+        """Make or replace a calendar that tasks exclude; see `ordinaut.calls.set_calendar`.
+
+        Raises:
+            InvalidSchedule: the data is no calendar, with the part and the reason.
+        """
+        Calendar.read({**data, "name": name}, timezone or "UTC")
+        return calls.set_calendar(
+            self._on(connection), name, data, namespace=namespace, timezone=timezone, note=note
+        )
 
     def run_now(
         self,

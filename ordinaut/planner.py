@@ -18,12 +18,20 @@ from itertools import takewhile
 from typing import Any, Final, cast
 
 from ordinaut import calls, db
-from ordinaut.recurrence import InvalidSchedule, Occurrence, Schedule, parse, tzdata_version
+from ordinaut.recurrence import (
+    Calendar,
+    InvalidSchedule,
+    Occurrence,
+    Schedule,
+    excluding,
+    parse,
+    tzdata_version,
+)
 from ordinaut.recurrence.kinds import DstGap, DstOverlap
 
 log = logging.getLogger(__name__)
 
-PLANNED: Final = frozenset({"cron", "rrule"})  # the kinds that need a plan
+PLANNED: Final = frozenset({"cron", "rrule", "union"})  # the kinds that SQL cannot compute
 
 _AHEAD = timedelta(minutes=10)
 _LEAST, _MOST = 16, 1000  # occurrences in a plan
@@ -40,6 +48,7 @@ class Plan:
     planned_until: datetime | None
     exhausted: bool
     notes: dict[str, str]
+    excluded: dict[str, str]
 
 
 def calendar(
@@ -50,18 +59,36 @@ def calendar(
     dtstart: datetime | None = None,
     dst_gap: str | None = None,
     dst_overlap: str | None = None,
+    calendars: list[dict[str, Any]] | None = None,
 ) -> Schedule:
     """Return the calendar that a task's fields describe.
 
     Args:
         dtstart: start_at, or where there is none created_at.
+        calendars: the data of those that it excludes, with name and timezone.
 
     Raises:
         InvalidSchedule: with the field and the reason.
     """
-    return parse(
+    schedule = parse(
         kind, expr or "", timezone, dtstart=dtstart,
         dst_gap=cast(DstGap | None, dst_gap), dst_overlap=cast(DstOverlap | None, dst_overlap),
+    )  # fmt: skip
+    return excluding(schedule, [Calendar.read(data) for data in calendars or ()])
+
+
+def of_task(conn: db.Connection, task: calls.Task) -> Schedule:
+    """Return the calendar of a task as it stands.
+
+    Raises:
+        InvalidSchedule: with the field and the reason.
+    """
+    live = calls.list_calendars(conn, task.namespace) if task.exclude else []
+    return calendar(
+        task.schedule_kind, task.schedule_expr, task.timezone,
+        dtstart=task.start_at or task.created_at,
+        dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
+        calendars=[c.named for c in live if c.name in (task.exclude or ())],
     )  # fmt: skip
 
 
@@ -89,12 +116,15 @@ def check(arguments: dict[str, Any]) -> None:
 def plan(schedule: Schedule, after: datetime, end: datetime | None, now: datetime) -> Plan:
     """Return the occurrences after `after`: ten minutes' worth, 16 at least, 1000 at most.
 
+    What calendars exclude is among them, and counts: each has its row in the end, and a schedule
+    of which they leave nothing is planned as quickly as any other.
+
     Raises:
         InvalidSchedule: the search was given up.
     """
     limit = _LEAST
     while True:
-        found = schedule.after(after, limit + 1)
+        found = schedule.whole.after(after, limit + 1)
         if len(found) <= limit or limit == _MOST or found[limit].at > now + _AHEAD:
             break
         limit = min(limit * 8, _MOST)
@@ -105,8 +135,13 @@ def plan(schedule: Schedule, after: datetime, end: datetime | None, now: datetim
         [o.at for o in upcoming],
         None if is_exhausted else kept[limit].at - _MICROSECOND,
         is_exhausted,
-        {f"{o.at:%Y-%m-%dT%H:%M:%SZ}": _note(o) for o in upcoming if o.note},
+        {_key(o): _note(o) for o in upcoming if o.note},
+        {_key(o): f"calendar {by}" for o in upcoming if (by := schedule.excluded_by(o.at))},
     )
+
+
+def _key(occurrence: Occurrence) -> str:
+    return f"{occurrence.at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _note(occurrence: Occurrence) -> str:
@@ -141,7 +176,7 @@ def _plan_one(conn: db.Connection, task: calls.Unplanned) -> Plan | None:
     try:
         schedule = calendar(
             task.schedule_kind, task.schedule_expr, task.timezone, dtstart=task.dtstart,
-            dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
+            dst_gap=task.dst_gap, dst_overlap=task.dst_overlap, calendars=task.calendars,
         )  # fmt: skip
         planned = plan(schedule, task.plan_after, task.end_at, task.now)
     except InvalidSchedule as exc:
@@ -152,7 +187,8 @@ def _plan_one(conn: db.Connection, task: calls.Unplanned) -> Plan | None:
     else:
         calls.plan_task(
             conn, task.task_id, task.revision, planned.upcoming, planned.planned_until,
-            tzdata_version(), exhausted=planned.exhausted, notes=planned.notes or None,
+            tzdata_version(), exhausted=planned.exhausted, notes=planned.notes,
+            excluded=planned.excluded,
         )  # fmt: skip
         return planned
     if calls.invalidate_task(conn, task.task_id, task.revision, reason):

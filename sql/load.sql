@@ -16,9 +16,9 @@
 \ir worker.sql
 \ir reap.sql
 \ir cancel.sql
+\ir schedule.sql
 \ir observe.sql
 \ir run.sql
-\ir schedule.sql
 \ir calendar.sql
 \ir task.sql
 \ir task_verbs.sql

@@ -11,6 +11,13 @@ The exception is `ordinaut.exchange`, the worker's hot path: ordinaut/exchange.p
 from __future__ import annotations
 
 from ordinaut.calls.base import Json
+from ordinaut.calls.calendar import (
+    Calendar,
+    drop_calendar,
+    get_calendar,
+    list_calendars,
+    set_calendar,
+)
 from ordinaut.calls.lease import (
     Heard,
     Settled,
@@ -80,6 +87,7 @@ from ordinaut.calls.task import (
 )
 
 __all__ = [
+    "Calendar",
     "Enqueued",
     "Event",
     "Heard",
@@ -99,11 +107,13 @@ __all__ = [
     "complete_work",
     "create_task",
     "deregister_worker",
+    "drop_calendar",
     "enqueue",
     "enqueue_many",
     "fail_work",
     "find_run",
     "functions",
+    "get_calendar",
     "get_run",
     "get_task",
     "heartbeat",
@@ -111,6 +121,7 @@ __all__ = [
     "invalidate_task",
     "late",
     "lease_work",
+    "list_calendars",
     "list_runs",
     "list_tasks",
     "log_work",
@@ -130,6 +141,7 @@ __all__ = [
     "run_now",
     "same_interval",
     "server",
+    "set_calendar",
     "set_queue",
     "snooze_task",
     "snooze_work",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from ordinaut.calls.base import Conn, jsonb, rows, scalar
@@ -24,6 +25,7 @@ class Unplanned:
     plan_after: datetime
     end_at: datetime | None
     now: datetime
+    calendars: list[dict[str, Any]] | None
 
 
 def unplanned_tasks(conn: Conn, limit: int | None = None) -> list[Unplanned]:
@@ -55,11 +57,14 @@ def plan_task(
     *,
     exhausted: bool = False,
     notes: dict[str, str] | None = None,
+    excluded: dict[str, str] | None = None,
 ) -> bool:
     """Store a plan.
 
     Args:
         planned_until: nothing but `upcoming` occurs up to here; None: nothing at all, ever.
+        notes: what a change of the clocks did, by instant.
+        excluded: which of `upcoming` do not fire, and why, by instant.
 
     Returns:
         False: the task was edited or paused meanwhile; nothing is stored.
@@ -67,9 +72,12 @@ def plan_task(
     Source: sql/plan.sql, ordinaut.plan_task
     """
     found = conn.execute(
-        "select ordinaut.plan_task(%s, %s, %s::timestamptz[], %s, %s, %s, %s)",
-        [task_id, revision, upcoming, planned_until, tzdata, exhausted, jsonb(dict(notes or {}))],
-    ).fetchone()
+        "select ordinaut.plan_task(%s, %s, %s::timestamptz[], %s, %s, %s, %s, %s)",
+        [
+            task_id, revision, upcoming, planned_until, tzdata, exhausted,
+            jsonb(dict(notes or {})), jsonb(dict(excluded or {})),
+        ],
+    ).fetchone()  # fmt: skip
     return bool(found and found[0])
 
 

@@ -31,6 +31,7 @@ class Task:
     timezone: str
     dst_gap: str | None
     dst_overlap: str | None
+    exclude: list[str] | None
     start_at: datetime | None
     end_at: datetime | None
     key: str | None
@@ -61,6 +62,7 @@ class Task:
     skipped_count: int
     buffered_count: int
     dropped_count: int
+    excluded_count: int
 
 
 def create_task(
@@ -94,15 +96,18 @@ def create_task(
     jitter: Interval | None = None,
     max_runs: int | None = None,
     pause_on_failure: int | None = None,
+    exclude: list[str] | None = None,
 ) -> UUID:
     """Create a task and return its id.
 
     Args:
-        schedule_kind: once, interval, cron, rrule or manual (the default).
+        schedule_kind: once, interval, cron, rrule, union or manual (the default).
         schedule_expr: for once an ISO timestamp, for interval a duration as in '5 min', for cron
-            five fields, or six with seconds first, for rrule what RFC 5545 calls one.
+            five fields, or six with seconds first, for rrule what RFC 5545 calls one, for union
+            a JSON array of them: [{"kind": "cron", "expr": "@daily"}, …].
         start_at: no occurrence before it; the anchor of an interval, the DTSTART of a rule.
         dst_gap, dst_overlap: shift or skip; first, second or both.  None: as the kind has it.
+        exclude: calendars of the namespace (`set_calendar`): what falls into one does not fire.
         priority: 1 (first) to 9.
         catchup: all, latest or none of what came while no scheduler ran; not what is older than
             catchup_window, and at most catchup_rate runs a minute.
@@ -126,7 +131,7 @@ def create_task(
         retry=jsonb(retry), timeout=timeout, catchup=catchup, grace=grace, allow_past=allow_past,
         dst_gap=dst_gap, dst_overlap=dst_overlap, overlap=overlap, catchup_window=catchup_window,
         catchup_rate=catchup_rate, jitter=jitter, max_runs=max_runs,
-        pause_on_failure=pause_on_failure,
+        pause_on_failure=pause_on_failure, exclude=exclude,
     )  # fmt: skip
     return task_id
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ordinaut import calls, planner
 from ordinaut.cli import base
 from ordinaut.cli.base import answer, state, table
-from ordinaut.recurrence import InvalidSchedule, Schedule, describe, dst_report
+from ordinaut.recurrence import (
+    Excluded,
+    InvalidSchedule,
+    Occurrence,
+    Schedule,
+    Union,
+    describe,
+    dst_report,
+)
 
 Name = Annotated[str | None, typer.Argument(help="A task; or give an expression.")]
 Cron = Annotated[str | None, typer.Option("--cron", help="A cron expression instead of a task.")]
@@ -44,19 +52,51 @@ def preview(
     dst_gap: Gap = None,
     dst_overlap: Overlap = None,
 ) -> None:
-    """Say when a task, or an expression, would fire next, and what summer time does to it."""
+    """Say when a task, or an expression, would fire next, and what summer time does to it.
+
+    A stretch in which a calendar keeps it from firing is one line, at the first time in it.
+    """
     schedule, after, end = _asked(task, cron, rrule, timezone, start, dst_gap, dst_overlap)
-    found = takewhile(lambda o: end is None or o.at <= end, schedule.after(after, n))
-    rows = []
-    for o in found:
-        wall = schedule.zone.wall(o.at)
-        note = f"{o.local:%H:%M:%S} is skipped" if o.note == "gap" else _NOTES.get(o.note or "")
-        local = f"{_WEEKDAYS[wall.weekday()]} {wall:%Y-%m-%d %H:%M:%S}"
-        rows.append({"local": local, "utc": f"{o.at:%Y-%m-%d %H:%M:%S}", "note": note})
+    rows = [_row(schedule, found) for found in _next(schedule, after, end, n)]
     if not state.json:
         base.console().print(base.clean(describe(schedule)), soft_wrap=True)
     columns = [("local", f"local, {schedule.timezone}"), ("utc", "UTC"), ("note", "summer time")]
+    if isinstance(schedule, Union) and schedule.excludes:
+        columns.append(("excluded", "excluded"))
     table(rows, columns, "no occurrence is left")
+
+
+def _next(
+    schedule: Schedule, after: datetime, end: datetime | None, n: int
+) -> Iterator[Occurrence | Excluded]:
+    """The next n that fire, and the excluded stretches before them, at most n of these in a row."""
+    if not isinstance(schedule, Union):
+        yield from (o for o in schedule.after(after, n) if end is None or o.at <= end)
+        return
+    fired = stretches = 0
+    for found in schedule.judged(after):
+        at = found.at if isinstance(found, Occurrence) else found.first.at
+        if fired == n or stretches == n or (end is not None and at > end):
+            return
+        if isinstance(found, Occurrence):
+            fired, stretches = fired + 1, 0
+        else:
+            stretches += 1
+        yield found
+
+
+def _row(schedule: Schedule, found: Occurrence | Excluded) -> dict[str, Any]:
+    o = found if isinstance(found, Occurrence) else found.first
+    note = f"{o.local:%H:%M:%S} is skipped" if o.note == "gap" else _NOTES.get(o.note or "")
+    row = {"local": _wall(schedule, o.at), "utc": f"{o.at:%Y-%m-%d %H:%M:%S}", "note": note}
+    if isinstance(found, Excluded):
+        row["excluded"] = f"by {found.by}, as all until {_wall(schedule, found.until)}"
+    return row | {"excluded": row.get("excluded")}
+
+
+def _wall(schedule: Schedule, at: datetime) -> str:
+    wall = schedule.zone.wall(at)
+    return f"{_WEEKDAYS[wall.weekday()]} {wall:%Y-%m-%d %H:%M:%S}"
 
 
 def report(
@@ -81,7 +121,8 @@ def report(
         lines += [f"  {sentence}" for sentence in day.moved or ("nothing moves",)]
         times = [f"{o.local:%H:%M:%S}".removesuffix(":00") for o in day.fires[:24]]
         more = f" … {len(day.fires) - 24} more" if len(day.fires) > 24 else ""
-        lines.append(f"  fires {len(day.fires)} times: {' '.join(times)}{more}")
+        without = f", {day.excluded} are excluded" if day.excluded else ""
+        lines.append(f"  fires {len(day.fires)} times{without}: {' '.join(times)}{more}")
     if not days:
         lines += ["", f"{schedule.timezone} changes no clocks in {year or after.year}"]
     answer(days, "\n".join(lines))
@@ -107,9 +148,10 @@ def _asked(
         except ValueError:
             raise typer.BadParameter(f"--start: {start!r} is no timestamp") from None
         kind = "rrule" if cron is None else "cron"
-        policy = {"dst_gap": dst_gap, "dst_overlap": dst_overlap}
         try:
-            schedule = planner.calendar(kind, given[0], zone, dtstart=begin, **policy)
+            schedule = planner.calendar(
+                kind, given[0], zone, dtstart=begin, dst_gap=dst_gap, dst_overlap=dst_overlap
+            )
         except InvalidSchedule as exc:
             raise typer.BadParameter(str(exc)) from None
         return schedule, now, None
@@ -119,11 +161,7 @@ def _asked(
     task = calls.get_task(conn, name)
     if task.schedule_expr is None:
         raise typer.BadParameter(f"task {name} is {task.schedule_kind}: it has no calendar")
-    schedule = planner.calendar(
-        task.schedule_kind, task.schedule_expr, task.timezone,
-        dtstart=task.start_at or task.created_at,
-        dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
-    )  # fmt: skip
+    schedule = planner.of_task(conn, task)
     after = calls.server(conn).now
     if task.start_at is not None:
         after = max(after, task.start_at - timedelta(microseconds=1))

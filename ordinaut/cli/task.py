@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -68,9 +69,12 @@ def show_changes(changes: list[Change]) -> None:
 
 def schedule(task: calls.Task) -> str:
     """A task's schedule in a few words."""
+    text = f"{task.schedule_kind} {task.schedule_expr or ''}".strip()
     if task.schedule_kind == "interval":
-        return f"every {task.schedule_expr}"
-    return f"{task.schedule_kind} {task.schedule_expr or ''}".strip()
+        text = f"every {task.schedule_expr}"
+    elif task.schedule_kind == "union":
+        text = "; ".join(f"{m['kind']} {m['expr']}" for m in json.loads(task.schedule_expr or "[]"))
+    return f"{text}, not in {', '.join(task.exclude)}" if task.exclude else text
 
 
 @app.command("list")

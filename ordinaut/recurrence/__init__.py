@@ -21,7 +21,7 @@ of this.  Every search is bounded, from BEGIN (1970) to END (2200), and rules th
 refused when they are parsed.
 """
 
-from ordinaut.recurrence.calendars import Calendar, Union
+from ordinaut.recurrence.calendars import Calendar, Excluded, Union, excluding
 from ordinaut.recurrence.describe import describe
 from ordinaut.recurrence.kinds import parse
 from ordinaut.recurrence.occurrence import InvalidSchedule, Occurrence
@@ -32,12 +32,14 @@ from ordinaut.recurrence.zone import tzdata_version
 __all__ = [
     "Calendar",
     "DstDay",
+    "Excluded",
     "InvalidSchedule",
     "Occurrence",
     "Schedule",
     "Union",
     "describe",
     "dst_report",
+    "excluding",
     "parse",
     "tzdata_version",
 ]

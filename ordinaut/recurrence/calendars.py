@@ -15,9 +15,11 @@ covers what the clocks show: 02:00 to 02:30 is quiet both times.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from operator import itemgetter
 from typing import Any
 
 from ordinaut.recurrence.cron import parse_cron
@@ -55,7 +57,7 @@ class Calendar:
     """Times at which nothing fires.
 
     Attributes:
-        ranges: pairs of instants; the second is not in it.
+        ranges: pairs of instants; the second is not in it.  In order, and apart.
     """
 
     name: str
@@ -81,14 +83,15 @@ class Calendar:
         return cls(
             name,
             where,
-            frozenset(_date(name, value) for value in data.get("dates") or ()),
-            tuple(_range(name, where, pair) for pair in data.get("ranges") or ()),
-            tuple(_window(name, window) for window in data.get("weekly") or ()),
+            frozenset(_date(name, value) for value in _listed(name, data, "dates")),
+            _joined(_range(name, where, pair) for pair in _listed(name, data, "ranges")),
+            tuple(_window(name, window) for window in _listed(name, data, "weekly")),
         )
 
     def covers(self, instant: datetime) -> datetime | None:
         """When the stretch that holds `instant` ends; None if the calendar does not exclude it."""
-        ends = [end for start, end in self.ranges if start <= instant < end]
+        last = bisect_right(self.ranges, instant, key=itemgetter(0)) - 1
+        ends = [end for _, end in self.ranges[max(last, 0) : last + 1] if instant < end]
         wall = self.zone.wall(instant).replace(fold=0)
         faces = [end for window in self.weekly if (end := window.end_of(wall))]
         if wall.date() in self.dates:
@@ -102,6 +105,21 @@ class Calendar:
             change = self.zone.change(instant, min(end, instant + _DAY))
             ends.append(change.at if change and not change.is_gap else end)
         return max(ends, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """A stretch in which calendars keep a schedule from firing.
+
+    Attributes:
+        first: the first occurrence in it; there may be more.
+        until: its end, or an instant up to which it reaches at least.
+        by: the names of the calendars.
+    """
+
+    first: Occurrence
+    until: datetime
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,26 +142,66 @@ class Union(Schedule):
     def zone(self) -> Zone:  # type: ignore[override]
         return self.includes[0].zone
 
+    @property
+    def whole(self) -> Schedule:
+        return Union(self.includes) if self.excludes else self
+
     def excluded_by(self, instant: datetime) -> str | None:
-        """The name of a calendar that excludes `instant`; None if none does."""
-        return next((c.name for c in self.excludes if c.covers(instant)), None)
+        return ", ".join(c.name for c in self.excludes if c.covers(instant)) or None
 
     def walk(self, after: datetime) -> Iterator[Occurrence]:
         blocks = 0
-        source = merged(self.includes, after)
-        while (occurrence := next(source, None)) is not None and occurrence.at < END:
-            end = max(filter(None, (c.covers(occurrence.at) for c in self.excludes)), default=None)
-            if end is None:
+        for found in self.judged(after):
+            if isinstance(found, Occurrence):
                 blocks = 0
-                yield occurrence
+                yield found
                 continue
             blocks += 1
             if blocks > MAX_BLOCKS:
                 names = ", ".join(calendar.name for calendar in self.excludes)
                 raise InvalidSchedule("exclude", f"{names}: nothing is left after {after:%Y-%m-%d}")
-            if end >= END:
+
+    def judged(self, after: datetime) -> Iterator[Occurrence | Excluded]:
+        """All that fires after an instant, and the stretches in which nothing does, in order.
+
+        Without end: stretches may follow one another until 2200.
+        """
+        source = merged(self.includes, after)
+        while (occurrence := next(source, None)) is not None and occurrence.at < END:
+            covers = [(c.name, end) for c in self.excludes if (end := c.covers(occurrence.at))]
+            if not covers:
+                yield occurrence
+                continue
+            until = max(end for _, end in covers)
+            yield Excluded(occurrence, until, ", ".join(name for name, _ in covers))
+            if until >= END:
                 return
-            source = merged(self.includes, end - timedelta(microseconds=1))
+            source = merged(self.includes, until - timedelta(microseconds=1))
+
+
+def excluding(schedule: Schedule, calendars: Sequence[Calendar]) -> Schedule:
+    """Return a schedule without what calendars exclude."""
+    if not calendars:
+        return schedule
+    members = schedule.includes if isinstance(schedule, Union) else (schedule,)
+    return Union(members, tuple(calendars))
+
+
+def _listed(name: str, data: Mapping[str, Any], key: str) -> list[Any]:
+    found = data.get(key) or []
+    if not isinstance(found, list):
+        raise InvalidSchedule(f"calendar {name}", f"{key} is not a list")
+    return found
+
+
+def _joined(ranges: Iterator[tuple[datetime, datetime]]) -> tuple[tuple[datetime, datetime], ...]:
+    """The ranges in order, those that touch made one."""
+    out: list[tuple[datetime, datetime]] = []
+    for start, end in sorted(ranges):
+        if out and start <= out[-1][1]:
+            start, end = out[-1][0], max(end, out.pop()[1])
+        out.append((start, end))
+    return tuple(out)
 
 
 def _date(name: str, value: object) -> date:
@@ -153,8 +211,8 @@ def _date(name: str, value: object) -> date:
         raise InvalidSchedule(f"calendar {name}", f"{value!r} is not a date") from None
 
 
-def _range(name: str, where: Zone, pair: Sequence[object]) -> tuple[datetime, datetime]:
-    if isinstance(pair, str) or len(pair) != 2:
+def _range(name: str, where: Zone, pair: object) -> tuple[datetime, datetime]:
+    if not isinstance(pair, list) or len(pair) != 2:
         raise InvalidSchedule(f"calendar {name}", f"{pair!r} is not a pair of times")
     instants = []
     for value in pair:
@@ -168,7 +226,9 @@ def _range(name: str, where: Zone, pair: Sequence[object]) -> tuple[datetime, da
     return instants[0], instants[1]
 
 
-def _window(name: str, data: Mapping[str, Any]) -> Window:
+def _window(name: str, data: object) -> Window:
+    if not isinstance(data, dict):
+        raise InvalidSchedule(f"calendar {name}", f"{data!r} is no window like {{'days': 'SUN'}}")
     if unknown := sorted(set(data) - {"days", "from", "to"}):
         raise InvalidSchedule(f"calendar {name}", f"a weekly window has no {unknown[0]!r}")
     days = str(data.get("days", "*"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Literal
 
+from ordinaut.recurrence.calendars import Union
 from ordinaut.recurrence.cron import parse_cron
 from ordinaut.recurrence.expand import Expansion
 from ordinaut.recurrence.interval import parse_interval
@@ -30,6 +32,8 @@ DstGap = Literal["shift", "skip"]
 DstOverlap = Literal["first", "second", "both"]
 
 MAX_COUNTED = 2000  # occurrences that a COUNT may walk through, where it cannot be computed
+MAX_MEMBERS = 20
+_MEMBERS = ("once", "interval", "cron", "rrule")
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}", re.ASCII)
 
 
@@ -45,7 +49,8 @@ def parse(
     """Read a schedule.
 
     Args:
-        kind: cron, rrule, once or interval.
+        kind: cron, rrule, once, interval, or union: of which `expr` is a JSON array, as in
+            [{"kind": "cron", "expr": "0 9 * * *"}, {"kind": "interval", "expr": "4 h"}].
         dtstart: where an interval or a rule without a DTSTART line is anchored; naive is wall
             time in `timezone`.  Store it with the task: INTERVAL and COUNT are counted from it.
         dst_gap: `shift`: what falls into a skipped hour runs all the same; `skip`: not that day.
@@ -68,6 +73,8 @@ def parse(
         return _once(expr, where, dst_gap, dst_overlap)
     if kind == "rrule":
         return _rrule(expr, where, dtstart, dst_gap, dst_overlap)
+    if kind == "union":
+        return _union(expr, timezone, dtstart, dst_gap, dst_overlap)
     if kind == "interval":
         _needs_no_policy("an interval", dst_gap, dst_overlap)
         if dtstart is None:
@@ -75,7 +82,47 @@ def parse(
         step = parse_interval(expr)
         anchor = dtstart.astimezone(UTC) if dtstart.tzinfo else where.first_instant(dtstart)
         return Every(kind, expr, where, step, anchor)
-    raise InvalidSchedule("kind", f"{kind[:40]!r} is not cron, rrule, once or interval")
+    raise InvalidSchedule("kind", f"{kind[:40]!r} is not cron, rrule, once, interval or union")
+
+
+def _union(
+    expr: str,
+    timezone: str,
+    dtstart: datetime | None,
+    gap: DstGap | None,
+    overlap: DstOverlap | None,
+) -> Schedule:
+    try:
+        members = json.loads(expr)
+    except (ValueError, RecursionError):
+        members = None
+    if not isinstance(members, list) or not 1 <= len(members) <= MAX_MEMBERS:
+        raise InvalidSchedule(
+            "union",
+            f"{expr[:40]!r} is no JSON array of 1 to {MAX_MEMBERS} schedules, as in "
+            '[{"kind": "cron", "expr": "0 9 * * *"}]',
+        )
+    found: list[Schedule] = []
+    has_policy = False
+    for number, member in enumerate(members, 1):
+        name, text = (member.get("kind"), member.get("expr")) if type(member) is dict else (0, 0)
+        if name not in _MEMBERS or type(text) is not str or len(member) != 2:
+            raise InvalidSchedule(
+                f"member {number}", f"has not one kind of {', '.join(_MEMBERS)}, and its expr"
+            )
+        policy = (gap, overlap) if name in ("cron", "rrule") else (None, None)
+        has_policy = has_policy or name in ("cron", "rrule")
+        try:
+            found.append(
+                parse(
+                    name, text, timezone, dtstart=dtstart, dst_gap=policy[0], dst_overlap=policy[1]
+                )
+            )
+        except InvalidSchedule as exc:
+            raise InvalidSchedule(f"member {number} ({name}), {exc.field}", exc.reason) from None
+    if not has_policy:
+        _needs_no_policy("a union without cron and rrule", gap, overlap)
+    return Union(tuple(found))
 
 
 def _cron(expr: str, where: Zone, gap: DstGap | None, overlap: DstOverlap | None) -> Schedule:

@@ -26,6 +26,7 @@ class DstDay:
         at: the instant of the change.
         change: what the clocks do.
         fires: what fires between the day's midnights; at most MAX_FIRES.
+        excluded: how many occurrences calendars exclude between them, as far as `fires` goes.
         moved: a sentence for each wall time that summer time touches; empty if it touches none.
     """
 
@@ -35,6 +36,7 @@ class DstDay:
     change: str
     fires: tuple[Occurrence, ...]
     moved: tuple[str, ...]
+    excluded: int = 0
 
 
 def dst_report(schedule: Schedule, year: int) -> list[DstDay]:
@@ -51,13 +53,24 @@ def dst_report(schedule: Schedule, year: int) -> list[DstDay]:
         for change in _changes(zone, year):
             day = change.low.date()
             start, end = _midnight(zone, day), _midnight(zone, day + _DAY)
-            walk = schedule.walk(start - timedelta(microseconds=1))
-            fires = islice(takewhile(lambda o, end=end: o.at < end, walk), MAX_FIRES)  # type: ignore[misc]
-            moved = [s for m in members if m.zone is zone for s in _moved(m, change)]
-            days.append(
-                DstDay(day, zone.name, change.at, _clocks(change), tuple(fires), tuple(moved))
-            )
+            fires, excluded = _day(schedule, start, end)
+            moved = tuple(s for m in members if m.zone is zone for s in _moved(m, change))
+            days.append(DstDay(day, zone.name, change.at, _clocks(change), fires, moved, excluded))
     return sorted(days, key=lambda d: d.at)
+
+
+def _day(schedule: Schedule, start: datetime, end: datetime) -> tuple[tuple[Occurrence, ...], int]:
+    """What fires, and how many occurrences calendars exclude."""
+    fires: list[Occurrence] = []
+    excluded = 0
+    for occurrence in schedule.whole.walk(start - timedelta(microseconds=1)):
+        if occurrence.at >= end or len(fires) == MAX_FIRES:
+            break
+        if schedule.excluded_by(occurrence.at):
+            excluded += 1
+        else:
+            fires.append(occurrence)
+    return tuple(fires), excluded
 
 
 def _members(schedule: Schedule) -> Iterator[Schedule]:

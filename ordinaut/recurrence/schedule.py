@@ -56,6 +56,15 @@ class Schedule(ABC):
             return []
         return list(islice(takewhile(lambda o: o.at < END, self.walk(instant)), limit))
 
+    @property
+    def whole(self) -> Schedule:
+        """This schedule, with what calendars exclude from it."""
+        return self
+
+    def excluded_by(self, instant: datetime) -> str | None:
+        """The names of the calendars that exclude `instant`; None if none does."""
+        return None
+
     @abstractmethod
     def walk(self, after: datetime) -> Iterator[Occurrence]:
         """All occurrences after an instant of UTC between 1970 and 2200."""
