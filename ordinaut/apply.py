@@ -1,14 +1,16 @@
 """
-Apply manifests: make the live set of tasks say what the files say, all or nothing.
+Apply manifests: make the live calendars and tasks say what the files say, all or nothing.
 
-One transaction.  Each task is created, or its changed fields are updated, or it is left
-untouched, and then its revision and its schedule's plan stay as they are: applying twice is
-applying once.
+One transaction, calendars first: tasks name them.  Each is created, or its changed fields are
+updated, or it is left untouched, and then a task's revision and its schedule's plan stay as they
+are: applying twice is applying once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +22,7 @@ from ordinaut import calls, db, planner
 from ordinaut.calls import Task
 from ordinaut.errors import OrdinautError, sentence
 from ordinaut.manifest import Definition
-from ordinaut.recurrence import InvalidSchedule
+from ordinaut.recurrence import Calendar, InvalidSchedule
 
 _PAGE = 500
 _ONLY_AT_BIRTH = {"allow_past"}
@@ -33,18 +35,22 @@ _CALENDAR = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What apply did to one task: action is created, updated or unchanged."""
+    """What apply did to one task or calendar: action is created, updated or unchanged.
+
+    Attributes:
+        task: as it is now; None: this is a calendar.
+    """
 
     name: str
     action: str
     fields: tuple[str, ...]
-    task: Task
+    task: Task | None = None
 
 
 def apply(
     conn: db.Connection, definitions: Iterable[Definition], *, dry_run: bool = False
 ) -> list[Change]:
-    """Bring the live tasks in line with the definitions and return what that took.
+    """Bring what is live in line with the definitions and return what that took.
 
     Args:
         dry_run: do all of it and roll back.
@@ -52,23 +58,52 @@ def apply(
     Raises:
         ManifestError: the database refused a definition; nothing was changed.
     """
-    wanted = list(definitions)
+    found = list(definitions)
     changes: list[Change] = []
     with conn.transaction(force_rollback=dry_run):
+        calendars = [d for d in found if d.what == "calendar"]
+        held = {
+            f"{calendar.namespace}/{calendar.name}": calendar
+            for namespace in sorted({d.namespace for d in calendars})
+            for calendar in calls.list_calendars(conn, namespace)
+        }
+        for definition in calendars:
+            with _explained(definition):
+                changes.append(_apply_calendar(conn, definition, held.get(definition.full_name)))
+        tasks = [d for d in found if d.what == "task"]
         live = {
             f"{task.namespace}/{task.name}": task
-            for namespace in sorted({d.namespace for d in wanted})
+            for namespace in sorted({d.namespace for d in tasks})
             for task in _tasks(conn, namespace)
         }
-        for definition in wanted:
-            try:
+        for definition in tasks:
+            with _explained(definition):
                 changes.append(_apply_one(conn, definition, live.get(definition.full_name)))
-            except (OrdinautError, errors.DataError, errors.ProgramLimitExceeded) as exc:
-                message = sentence(exc)
-                raise definition.error(
-                    message, _field(definition, message), exc.diag.message_hint or ""
-                ) from exc
     return changes
+
+
+@contextmanager
+def _explained(definition: Definition) -> Iterator[None]:
+    """Give what the database complains of the file and the line."""
+    try:
+        yield
+    except (OrdinautError, errors.DataError, errors.ProgramLimitExceeded) as exc:
+        message = sentence(exc)
+        raise definition.error(
+            message, _field(definition, message), exc.diag.message_hint or ""
+        ) from exc
+
+
+def _apply_calendar(conn: db.Connection, wanted: Definition, live: calls.Calendar | None) -> Change:
+    stays = {"timezone": live.timezone, "note": live.note} if live else {"timezone": "UTC"}
+    arguments = stays | wanted.arguments
+    try:
+        Calendar.read({**arguments["data"], "name": wanted.name}, arguments["timezone"])
+    except InvalidSchedule as exc:
+        raise wanted.error(exc.reason) from None
+    changed = tuple(f for f, value in arguments.items() if live and getattr(live, f) != value)
+    action = calls.set_calendar(conn, wanted.name, namespace=wanted.namespace, **arguments)
+    return Change(wanted.full_name, action, tuple(sorted(changed)))
 
 
 def _apply_one(conn: db.Connection, wanted: Definition, live: Task | None) -> Change:
@@ -104,7 +139,8 @@ def _check_calendar(wanted: Definition, arguments: dict[str, Any], live: Task | 
 
 def _field(definition: Definition, message: str) -> str | None:
     """The field that the database complains of: the one it names, or whose value it quotes."""
-    if (word := message.partition(" ")[0]) in definition.lines:
+    word = message.partition(" ")[0].removeprefix("data.").rstrip(":")
+    if word in definition.lines:
         return word
     for field, value in definition.arguments.items():
         if isinstance(value, str) and f'"{value}"' in message:
@@ -113,10 +149,12 @@ def _field(definition: Definition, message: str) -> str | None:
 
 
 def _same(conn: db.Connection, field: str, live: Any, wanted: Any, task: Task) -> bool:
-    if live == wanted:
+    if live == wanted or (field == "exclude" and not live and not wanted):
         return True
     if live is None or wanted is None:
         return False
+    if field == "schedule_expr" and task.schedule_kind == "union":
+        return bool(json.loads(live) == _json(wanted))
     if field in _INTERVALS or (field == "schedule_expr" and task.schedule_kind == "interval"):
         return calls.same_interval(conn, live, wanted)
     if field in _INSTANTS:
@@ -127,6 +165,13 @@ def _same(conn: db.Connection, field: str, live: Any, wanted: Any, task: Task) -
             for key, value in wanted.items()
         )
     return False
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _alike(conn: db.Connection, key: str, live: Any, wanted: Any) -> bool:

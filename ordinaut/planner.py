@@ -83,12 +83,13 @@ def of_task(conn: db.Connection, task: calls.Task) -> Schedule:
     Raises:
         InvalidSchedule: with the field and the reason.
     """
-    live = calls.list_calendars(conn, task.namespace) if task.exclude else []
+    live = calls.list_calendars(conn, task.namespace) if task.exclude else ()
+    named = {c.name: c.named for c in live}
     return calendar(
         task.schedule_kind, task.schedule_expr, task.timezone,
         dtstart=task.start_at or task.created_at,
         dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
-        calendars=[c.named for c in live if c.name in (task.exclude or ())],
+        calendars=[named[name] for name in task.exclude or ()],
     )  # fmt: skip
 
 

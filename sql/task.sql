@@ -366,7 +366,10 @@ begin
   -- Only a new schedule is held to "not in the past": other edits of a task that fired are fine.
   perform ordinaut._check_task(
     v_new, not v_replan or coalesce((p_patch ->> 'allow_past')::boolean, false));
-  perform ordinaut._hold_calendars(v_new);
+  -- Held already.  An edit of something else must not ask for them: it has the schedule row.
+  if (v_new.exclude, v_new.namespace) is distinct from (v_old.exclude, v_old.namespace) then
+    perform ordinaut._hold_calendars(v_new);
+  end if;
   v_new.revision := v_old.revision + 1;
   v_new.updated_at := v_now;
 

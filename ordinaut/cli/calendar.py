@@ -35,6 +35,7 @@ def commands(app: typer.Typer) -> None:
     app.command("dst-report")(report)
 
 
+_STRETCHES = 10  # excluded ones in a row: then it is told well enough
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _NOTES = {
     "overlap first": "comes twice: the first",
@@ -69,14 +70,14 @@ def preview(
 def _next(
     schedule: Schedule, after: datetime, end: datetime | None, n: int
 ) -> Iterator[Occurrence | Excluded]:
-    """The next n that fire, and the excluded stretches before them, at most n of these in a row."""
+    """The next n that fire, and the excluded stretches before them, ten of these in a row."""
     if not isinstance(schedule, Union):
         yield from (o for o in schedule.after(after, n) if end is None or o.at <= end)
         return
     fired = stretches = 0
     for found in schedule.judged(after):
         at = found.at if isinstance(found, Occurrence) else found.first.at
-        if fired == n or stretches == n or (end is not None and at > end):
+        if fired == n or stretches == _STRETCHES or (end is not None and at > end):
             return
         if isinstance(found, Occurrence):
             fired, stretches = fired + 1, 0

@@ -51,12 +51,12 @@ def _expanded(paths: list[Path]) -> list[Path]:
 def show_changes(changes: list[Change]) -> None:
     rows = [
         {
-            "task": change.name,
+            "task": change.name if change.task else f"calendar {change.name}",
             "action": change.action,
             "fields": ", ".join(change.fields) or "-",
-            "schedule": schedule(change.task),
-            "next_run": change.task.next_run,
-            "task_id": change.task.task_id,
+            "schedule": schedule(change.task) if change.task else None,
+            "next_run": change.task.next_run if change.task else None,
+            "task_id": change.task.task_id if change.task else None,
         }
         for change in changes
     ]
@@ -64,7 +64,7 @@ def show_changes(changes: list[Change]) -> None:
         ("task", "task"), ("action", "action"), ("fields", "changed"), ("schedule", "schedule"),
         ("next_run", "next run"),
     ]  # fmt: skip
-    table(rows, columns, "the files define no task", style="action")
+    table(rows, columns, "the files define nothing", style="action")
 
 
 def schedule(task: calls.Task) -> str:

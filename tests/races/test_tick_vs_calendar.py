@@ -15,6 +15,7 @@ too, makes the whole day a holiday:
     drop, create           the new task waits, and is refused: there is no calendar
     edit, set              the change waits for the edit, and takes the task as it is then
     edit (at the task), set   both lock the calendar first: no deadlock
+    edit (at the task), set   and any edit the schedule row before the task
     set, set               the second waits; the plan is dropped twice
 """
 
@@ -213,6 +214,18 @@ def test_edit_locks_calendars_first(task, editor, boss, at):
     editor.wait_blocked(by=edit)
     other.commit()
     assert edit.result() == [(2,)]
+    edit.commit()
+    assert editor.result() == [("updated",)]
+    editor.commit()
+    assert plan_of(boss, "hourly") == (None, None, True)
+
+
+def test_set_locks_schedules_before_tasks(task, editor, boss, at):
+    edit = at("edit", "13:00:00")
+    edit.run("select from ordinaut.task_schedule for update")  # as every edit begins
+    editor.start(SET)
+    editor.wait_blocked(by=edit)
+    edit.run("select ordinaut.update_task('hourly', '{\"priority\": 1}')")
     edit.commit()
     assert editor.result() == [("updated",)]
     editor.commit()

@@ -130,6 +130,9 @@ select test.eq((select next_run from ordinaut.task_schedule where task_id = :'da
   '2026-12-25 08:00+00'::timestamptz, 'and tick looks at the 25th');
 select test.eq((select (reason, until, subject)::text from ordinaut.why('daily') limit 1),
   ('excluded'::text, '2026-12-26 08:00+00'::timestamptz, 'calendar holidays'::text)::text, 'why');
+select ordinaut.pause_task('daily');
+select ordinaut.resume_task('daily');
+select test.eq((select reason from ordinaut.why('daily') limit 1), 'excluded', 'a pause keeps that');
 select test.eq(test.plan('often', '{2026-12-21 22:00+00}', '{"2026-12-21T22:00:00Z": "calendar nights"}'),
   true, 'nothing but night');
 select test.eq((select next_run from ordinaut.get_task('often')), null::timestamptz, 'no run is known');
@@ -153,6 +156,20 @@ select test.eq(ordinaut.set_calendar('nights', '{"weekly": [{"from": "23:00", "t
   'updated', 'a note');
 select test.eq((select revision from ordinaut.get_task('often')), 2, 'changes no plan');
 
+-- The calendars of another namespace are others.
+select ordinaut.set_calendar('nights', '{"weekly": [{"from": "20:00"}]}', 'ops');
+select test.eq(test.plan('often', '{2026-12-21 22:00+00}', null), true, 'planned');
+select test.eq((select count(*) from ordinaut.unplanned_tasks() where schedule_kind = 'interval'), 0::bigint,
+  'that was it');
+select ordinaut.update_task('often', '{"namespace": "ops", "exclude": ["nights"]}');
+select ordinaut.update_task('ops/often', '{"namespace": "default"}');
+select test.eq(test.plan('often', '{2026-12-21 22:00+00}', null), true, 'planned');
+select ordinaut.update_task('often', '{"namespace": "ops"}');
+select test.eq((select calendars #>> '{0,weekly,0,from}' from ordinaut.unplanned_tasks()
+  where schedule_kind = 'interval'), '20:00', 'the move calls for a plan');
+select ordinaut.update_task('ops/often', '{"namespace": "default", "exclude": ["nights", "holidays"]}');
+select ordinaut.drop_calendar('nights', 'ops');
+
 -- A paused task is planned when it is resumed; an invalid one gets another chance.
 select ordinaut.pause_task('often');
 select ordinaut.invalidate_task((select task_id from ordinaut.get_task('late')), 2, 'calendar nights: odd');
@@ -161,7 +178,8 @@ select test.eq((select replan_at from ordinaut.task_schedule
   where task_id = (select task_id from ordinaut.get_task('often'))), null::timestamptz, 'paused stays paused');
 select test.eq((select (status, status_note)::text from ordinaut.get_task('late')), '(active,)', 'revived');
 select ordinaut.resume_task('often');
-select test.eq((select count(*) from ordinaut.unplanned_tasks()), 2::bigint, 'both are to be planned');
+select test.eq((select count(*) from ordinaut.unplanned_tasks() where schedule_kind <> 'cron'), 2::bigint,
+  'both are to be planned');
 
 -- A once that is snoozed goes where it was sent.
 select test.eq((select ordinaut.plan_task(u.task_id, u.revision, '{2026-12-25 08:00+00}', null, '2026a', true)
@@ -176,12 +194,14 @@ select test.eq((select (exclude, next_run)::text from ordinaut.get_task('often')
   (null::text[], '2026-12-21 13:00+00'::timestamptz)::text, 'at once');
 select test.eq((select upcoming from ordinaut.task_schedule
   where task_id = (select task_id from ordinaut.get_task('often'))), null::timestamptz[], 'with no plan');
-select ordinaut.update_task('daily', '{"exclude": null}');
+select ordinaut.update_task('daily', '{"exclude": null, "schedule_kind": "interval", "schedule_expr": "1 h"}');
+select test.eq((select next_run from ordinaut.get_task('daily')), '2026-12-21 13:00+00'::timestamptz,
+  'whatever was excluded');
 select ordinaut.cancel_task('late');
 select ordinaut.drop_calendar('holidays');
 select ordinaut.drop_calendar('nights');
 select test.eq((select array_agg(event order by event desc) from ordinaut.run_log where event like 'calendar%'),
-  '{calendar_set,calendar_set,calendar_set,calendar_set,calendar_set,calendar_set,calendar_dropped,calendar_dropped}',
+  array_cat(array_fill('calendar_set'::text, '{7}'), array_fill('calendar_dropped'::text, '{3}')),
   'the journal has it all');
 
 rollback;

@@ -172,6 +172,118 @@ def test_a_calendar_that_is_none_is_refused_in_its_line(cli, manifest, dsn, old,
     assert revisions(dsn) == {}
 
 
+CLOSED = """\
+calendars:
+  - {name: holidays, timezone: Europe/Berlin, dates: [2099-12-25], note: we rest}
+  - {name: nights, weekly: [{from: 22:00, to: 06:00}]}
+tasks:
+  - name: report
+    uses: echo
+    schedule: [{cron: 0 3 * * *}, {cron: 0 9 * * *}, {at: 2099-12-25T10:00}]
+    exclude: [nights, holidays]
+    start_at: 2099-12-24T00:00
+"""
+
+
+def test_calendars_to_exclude_come_from_a_manifest_and_applying_twice_changes_nothing(
+    cli, manifest, dsn
+):
+    assert actions(cli("--json", "task", "apply", manifest(CLOSED), "--dry-run")) == {
+        "calendar default/holidays": "created", "calendar default/nights": "created",
+        "report": "created",
+    }  # fmt: skip
+    assert cli("calendar", "list")[1].startswith("no calendars")
+    cli("task", "apply", manifest(CLOSED))
+    again = actions(cli("--json", "task", "apply", manifest(CLOSED)))
+    assert set(again.values()) == {"unchanged"}
+    assert revisions(dsn) == {"report": 1}
+
+    changed = CLOSED.replace("22:00", "23:00").replace("[nights, holidays]", "nights")
+    code, rows = cli("--json", "task", "apply", manifest(changed))
+    assert [(r["task"], r["action"], r["fields"]) for r in rows] == [
+        ("calendar default/holidays", "unchanged", "-"),
+        ("calendar default/nights", "updated", "data"),
+        ("default/report", "updated", "exclude"),
+    ]
+    assert code == 0
+    assert cli("task", "apply", manifest(CLOSED.replace("[2099-12-25]", "[2099-12-35]")))[1] == (
+        "error: tasks.yaml:2: calendar holidays: '2099-12-35' is not a date\n"
+    )
+    assert (
+        "exclude 'none' is no calendar of namespace default"
+        in (cli("task", "apply", manifest(CLOSED.replace("[nights, ", "[none, ")))[1])
+    )
+
+
+def test_a_preview_shows_what_is_excluded_and_why(cli, manifest):
+    cli("task", "apply", manifest(CLOSED))
+
+    code, rows = cli("--json", "task", "preview", "report", "-n", "2")
+
+    assert code == 0
+    assert [(r["utc"], r["excluded"]) for r in rows] == [
+        ("2099-12-24 03:00:00", "by nights, as all until Thu 2099-12-24 06:00:00"),
+        ("2099-12-24 09:00:00", None),
+        ("2099-12-25 03:00:00", "by nights, holidays, as all until Fri 2099-12-25 23:00:00"),
+        ("2099-12-26 03:00:00", "by nights, as all until Sat 2099-12-26 06:00:00"),
+        ("2099-12-26 09:00:00", None),
+    ]
+    code, text = cli("task", "preview", "report")
+    assert "but not in nights, holidays, UTC." in text.replace("\n", " ")
+    code, days = cli("--json", "task", "dst-report", "report", "--year", "2101")
+    assert (code, days) == (0, [])
+    assert "not in nights, holidays" in cli("task", "list")[1]
+
+
+def test_a_preview_of_which_nothing_is_left_ends(cli, manifest):
+    cli("calendar", "set", "always", "--weekly", "*")
+    cli("task", "apply", manifest(
+        "tasks: [{name: t, uses: echo, schedule: {cron: 30 2 * * *}, exclude: always,"
+        " timezone: Europe/Berlin}]"
+    ))  # fmt: skip
+
+    code, rows = cli("--json", "task", "preview", "t", "-n", "3")
+    assert (code, len(rows)) == (0, 10)
+    assert all("by always" in row["excluded"] for row in rows)
+    code, days = cli("--json", "task", "dst-report", "t", "--year", "2027")
+    assert [(len(day["fires"]), day["excluded"]) for day in days] == [(0, 1), (0, 1)]
+
+
+def test_calendars_on_the_command_line(cli, manifest):
+    assert cli(
+        "calendar", "set", "ops/quiet", "--weekly", "MON-FRI 22:00-06:00", "--weekly", "SAT,SUN",
+        "--date", "2026-12-25", "--range", "2026-12-24T14:00/2027-01-02",
+        "--timezone", "Europe/Berlin", "-m", "we rest",
+    ) == (0, "ops/quiet is created\n")  # fmt: skip
+    code, [row] = cli("calendar", "list", "--json")
+    assert (code, row["data"]["weekly"][0]) == (
+        0,
+        {"days": "MON-FRI", "from": "22:00", "to": "06:00"},
+    )
+    text = cli("calendar", "show", "ops/quiet")[1]
+    for said in ("MON-FRI 22:00-06:00; SAT,SUN", "2026-12-24T14:00 to 2027-01-02", "we rest"):
+        assert said in text
+    assert "1 dates, 1 ranges, 2 weekly" in cli("calendar", "list")[1]
+    assert cli("calendar", "set", "ops/quiet", '{"dates": ["2026-12-26"]}')[1] == (
+        "ops/quiet is updated\n"
+    )
+    cli("task", "apply", manifest(
+        "tasks: [{name: t, namespace: ops, uses: echo, schedule: {every: 1 h}, exclude: quiet}]"
+    ))  # fmt: skip
+    assert cli("calendar", "drop", "ops/quiet")[0] == 1
+    assert cli("calendar", "drop", "quiet")[0] == 1
+    for argv in (
+        [], ["{}", "--date", "2026-12-25"], ["[]"], ["{"], ["--date", "25.12."], ["--range", "x"],
+        ["--weekly", "MON 22:00"], ["--weekly", "FUNDAY"], ['{"days": []}'],
+        ["{}", "--timezone", "Mars/Base"],
+    ):  # fmt: skip
+        code, said = cli("calendar", "set", "x", *argv)
+        assert (code, said.count("error: ")) == (2, 1), said
+    assert cli("calendar", "set", "x", '{"timezone": "UTC"}')[0] == 2
+    cli("task", "cancel", "ops/t")
+    assert cli("calendar", "drop", "ops/quiet") == (0, "ops/quiet is dropped\n")
+
+
 def test_a_preview_of_an_expression_needs_no_database(cli):
     argv = ("task", "preview", "--rrule", "FREQ=DAILY;BYHOUR=2;BYMINUTE=30;BYSECOND=0;COUNT=2",
             "--start", "2199-03-10T02:30", "--timezone", "America/New_York")  # fmt: skip

@@ -64,6 +64,38 @@ def test_the_example_is_a_good_manifest():
     assert {d.namespace for d in read(example())} == {"host"}
 
 
+def test_unions_exclusions_and_calendars_are_read_as_they_are_written():
+    calendar, listed, mapped = parse(
+        """\
+namespace: ops
+calendars:
+  - {name: closed, timezone: Europe/Berlin, dates: [2026-12-25], weekly: [{from: 22:00, to: 06:00}]}
+tasks:
+  - {name: a, uses: echo, schedule: [{cron: 0 9 * * *}, {every: 90}], exclude: closed}
+  - name: b
+    uses: echo
+    schedule: {union: [{at: 2026-12-25T10:00}], timezone: Europe/Berlin}
+    exclude: [closed, closed]
+""",
+        "f.yaml",
+    )
+    assert (calendar.what, calendar.full_name) == ("calendar", "ops/closed")
+    assert calendar.arguments == {
+        "timezone": "Europe/Berlin",
+        "data": {"dates": ["2026-12-25"], "weekly": [{"from": "22:00", "to": "06:00"}]},
+    }
+    assert listed.arguments["schedule_kind"] == "union"
+    assert json.loads(listed.arguments["schedule_expr"]) == [
+        {"kind": "cron", "expr": "0 9 * * *"}, {"kind": "interval", "expr": "90 s"}
+    ]  # fmt: skip
+    assert listed.arguments["exclude"] == ["closed"]
+    assert mapped.arguments == {
+        "tool": "echo", "schedule_kind": "union", "timezone": "Europe/Berlin",
+        "schedule_expr": '[{"kind": "once", "expr": "2026-12-25T10:00"}]',
+        "exclude": ["closed", "closed"],
+    }  # fmt: skip
+
+
 def bad(*lines: str) -> str:
     return "tasks:\n  - name: a\n    uses: echo\n" + "\n".join(f"    {line}" for line in lines)
 
@@ -94,6 +126,21 @@ WIDE = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         (bad("queue: 5"), "f.yaml:4: tasks[0].queue: must be text"),
         (bad("timeout: [1]"), "f.yaml:4: tasks[0].timeout: must be text"),
         (bad("schedule: often"), "f.yaml:4: tasks[0].schedule: must be manual or a mapping"),
+        (bad("schedule: [cron]"), "f.yaml:4: tasks[0].schedule[0]: must be a mapping"),
+        (bad("schedule: [{cron: x, every: 1 s}]"), "f.yaml:4: tasks[0].schedule[0]: give exactly"),
+        (
+            bad("schedule:", "  - cron: x", "  - cron: 5"),
+            "f.yaml:6: tasks[0].schedule[1].cron: must be text",
+        ),
+        (bad("schedule: [{manual: x}]"), "f.yaml:4: tasks[0].schedule[0].manual: unknown field"),
+        (bad("schedule: {union: x}"), "f.yaml:4: tasks[0].schedule.union: must be a list"),
+        (bad("exclude: 5"), "f.yaml:4: tasks[0].exclude: must be a list of calendars"),
+        (bad("exclude: [a, 5]"), "f.yaml:4: tasks[0].exclude[1]: must be text"),
+        ("calendars: x", "f.yaml:1: calendars: must be a list"),
+        ("calendars: []", "f.yaml:1: tasks is missing"),
+        ("calendars:\n  - dates: []", "f.yaml:2: calendars[0]: name is missing"),
+        ("calendars:\n  - name: a\n    days: []", "f.yaml:3: calendars[0].days: unknown field"),
+        ("calendars:\n  - name: a\n  - name: a", "f.yaml:3: calendar a, name: also defined"),
         (bad("schedule: {}"), "f.yaml:4: tasks[0].schedule: says no time"),
         (bad("schedule:", "  every: 1 s", "  at: x"), "f.yaml:4: tasks[0].schedule: has every and"),
         (bad("schedule:", "  evry: 1 s"), "f.yaml:5: tasks[0].schedule.evry: unknown field"),
