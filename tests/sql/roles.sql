@@ -20,6 +20,7 @@ end
 $fn$;
 
 select ordinaut.create_task('t', 'echo');
+select ordinaut.set_calendar('c', '{}');
 select ordinaut.enqueue('echo') from generate_series(1, 5);
 
 select test.may('ordinaut_' || r.name, r.name = any (c.roles), c.statement)
@@ -36,6 +37,9 @@ from (values
   ('{worker,admin}', 'select ordinaut.prune()'),
   ('{admin}', 'select ordinaut.create_task(''t'' || random(), ''echo'')'),
   ('{admin}', 'select ordinaut.update_task(''t'', ''{}'')'),
+  ('{admin}', 'select ordinaut.set_calendar(''c'', ''{}'')'),
+  ('{viewer,producer,admin}', 'select ordinaut.get_calendar(''c'')'),
+  ('{admin}', 'select ordinaut.drop_calendar(''c'')'),
   ('{admin}', 'select ordinaut.pause_task(''t''), ordinaut.resume_task(''t'')'),
   ('{admin}', 'select ordinaut.retry_run(p_queue => ''none'')'),
   ('{admin}', 'select ordinaut.pause_queue(''q'')'),

@@ -6,7 +6,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ordinaut.recurrence import Calendar, InvalidSchedule, Union, describe, dst_report, parse
+from ordinaut.recurrence import (
+    Calendar,
+    Excluded,
+    InvalidSchedule,
+    Union,
+    describe,
+    dst_report,
+    excluding,
+    parse,
+)
 
 BERLIN = "Europe/Berlin"
 START = datetime(2026, 12, 23, 12, tzinfo=UTC)
@@ -70,6 +79,62 @@ def test_a_union_of_which_nothing_is_left_says_so():
     assert caught.value.field == "exclude"
 
 
+def test_what_is_left_and_what_is_excluded_in_one_row():
+    nights = Calendar.read({"name": "nights", "weekly": [{"from": "22:00", "to": "06:00"}]})
+    weekend = [["2026-12-24T02:00", "2026-12-26"], ["2026-12-25", "2026-12-27T12:00"]]
+    freeze = Calendar.read({"name": "freeze", "ranges": weekend})
+    schedule = excluding(parse("cron", "0 */3 * * *", "UTC"), [nights, freeze])
+
+    found = [
+        f"{f.at:%d %H}" if not isinstance(f, Excluded)
+        else f"{f.first.at:%d %H} to {f.until:%d %H} {f.by}"
+        for f, _ in zip(schedule.judged(START), range(8), strict=False)
+    ]  # fmt: skip
+
+    assert found == [
+        "23 15", "23 18", "23 21", "24 00 to 24 06 nights", "24 06 to 27 12 freeze",
+        "27 12", "27 15", "27 18",
+    ]  # fmt: skip
+    assert schedule.excluded_by(datetime(2026, 12, 24, 3, tzinfo=UTC)) == "nights, freeze"
+    assert schedule.excluded_by(datetime(2026, 12, 27, 12, tzinfo=UTC)) is None
+    assert [o.at.hour for o in schedule.whole.after(START, 5)] == [15, 18, 21, 0, 3]
+
+
+def test_a_union_without_and_with_exclusions_is_one_union():
+    text = '[{"kind": "cron", "expr": "0 9 * * *"}, {"kind": "once", "expr": "2026-12-24T10:00"}]'
+    both = parse("union", text, BERLIN, dtstart=START)
+    without = excluding(both, [Calendar.read(CLOSED)])
+
+    assert walls(both, 3) == ["12-24 09:00", "12-24 10:00", "12-25 09:00"]
+    assert walls(without, 3) == ["12-24 09:00", "12-24 10:00", "12-28 09:00"]
+    assert excluding(both, []) is both
+    assert describe(without) == (
+        "At 09:00; and once, at 2026-12-24T10:00; but not in closed, Europe/Berlin."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "policy", "field"),
+    [
+        ("", None, "union"), ("{}", None, "union"), ("[]", None, "union"),
+        ("[" * 100_000, None, "union"), ("[" + '"x",' * 20 + '"x"]', None, "union"),
+        ('["@daily"]', None, "member 1"), ('[{"kind": "cron"}]', None, "member 1"),
+        ('[{"kind": "union", "expr": "[]"}]', None, "member 1"),
+        ('[{"kind": ["cron"], "expr": "@daily"}]', None, "member 1"),
+        ('[{"kind": "cron", "expr": "@daily", "x": 1}]', None, "member 1"),
+        ('[{"kind": "cron", "expr": "@daily"}, {"kind": "cron", "expr": "0 0 30 2 *"}]', None,
+         "member 2 (cron), day of month"),
+        ('[{"kind": "interval", "expr": "5 min"}]', "skip", "dst_gap"),
+        ('[{"kind": "rrule", "expr": "FREQ=HOURLY"}]', "skip", "member 1 (rrule), dst_gap"),
+    ],
+)  # fmt: skip
+def test_a_bad_union_is_refused_with_its_member(text, policy, field):
+    with pytest.raises(InvalidSchedule) as caught:
+        parse("union", text, BERLIN, dtstart=START, dst_gap=policy)
+
+    assert caught.value.field == field
+
+
 def test_quiet_hours_in_a_repeated_hour_hold_both_times():
     quiet = Calendar.read(
         {"timezone": BERLIN, "weekly": [{"days": "*", "from": "02:00", "to": "02:30"}]}
@@ -91,6 +156,10 @@ def test_quiet_hours_in_a_repeated_hour_hold_both_times():
         {"dates": ["2026-02-30"]},
         {"ranges": [["2026-12-24", "2026-12-23"]]},
         {"ranges": ["2026-12-24"]},
+        {"ranges": [5]},
+        {"ranges": "2026-12-24"},
+        {"dates": {"2026-12-24": 1}},
+        {"weekly": ["SUN"]},
         {"ranges": [["2026-12-24", "later"]]},
         {"weekly": [{"days": "MON#2"}]},
         {"weekly": [{"days": "FUNDAY"}]},
