@@ -165,10 +165,10 @@ declare
 begin
   if p_task.exclude is null then
     return;
-  elsif p_task.schedule_kind not in ('once', 'interval', 'cron', 'rrule', 'union') then
+  elsif ordinaut._is_told(p_task) or not ordinaut._is_planned(p_task) then
     perform ordinaut._refuse(
-      format('exclude was given, but schedule_kind is %s', p_task.schedule_kind),
-      'There are no planned times to exclude; leave it out.');
+      format('exclude is for planned times, and kind %s has none here', p_task.schedule_kind),
+      'Leave it out; or give the task a once, interval, cron, rrule or union.');
   elsif array_ndims(p_task.exclude) > 1 or cardinality(p_task.exclude) > 20 then
     perform ordinaut._refuse('exclude must be a list of at most 20 calendars');
   end if;

@@ -71,7 +71,8 @@ begin
       else t.schedule_expr
     end,
     t.timezone, t.dst_gap, t.dst_overlap, coalesce(t.start_at, t.created_at),
-    ordinaut._planned_from(t, s), t.end_at, v_now, ordinaut._calendars_of(t)
+    ordinaut._planned_from(t, s), t.end_at, v_now,
+    case when t.exclude is not null then ordinaut._calendars_of(t) end
   from ordinaut.task_schedule as s
   join ordinaut.task as t on t.task_id = s.task_id
   where s.replan_at <= v_now and t.status = 'active'
