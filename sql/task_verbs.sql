@@ -249,10 +249,11 @@ declare
   v_run_id uuid;
   v_outcome text;
 begin
+  -- Edits wait for us, and we for them; tick, which only completes a task, does not.
   select t.* into v_task
   from ordinaut.task as t
   where t.task_id = ordinaut._task_id(p_task)
-  for share;
+  for key share;
   if v_task.status <> 'active' then
     raise exception using
       errcode = 'OR031',

@@ -27,7 +27,8 @@ EXCHANGE = """select * from ordinaut.exchange(%s, 'default', %s, 1000, %s::uuid[
   %s::text[], %s::text[], %s::text[], %s::bigint[])"""
 NEXT = """select
   least((select min(s.next_run) from ordinaut.task_schedule as s),
-    (select min(s.replan_at) from ordinaut.task_schedule as s)) as to_schedule,
+    (select greatest(s.replan_at, '1970-01-01') from ordinaut.task_schedule as s
+      where s.replan_at is not null order by s.replan_at limit 1)) as to_schedule,
   (select min(w.run_at) from ordinaut.due_work as w) as to_run"""
 NEVER = datetime.max.replace(tzinfo=UTC)
 FAILED = '{"message": "it fails", "retryable": false}'

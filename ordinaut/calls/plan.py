@@ -27,7 +27,7 @@ class Unplanned:
 
 
 def unplanned_tasks(conn: Conn, limit: int | None = None) -> list[Unplanned]:
-    """Return active tasks whose plan is missing or runs short.
+    """Return active tasks whose plan is missing or runs short, and that nobody holds.
 
     Args:
         limit: None: 100.
@@ -62,7 +62,7 @@ def plan_task(
         planned_until: nothing but `upcoming` occurs up to here; None: nothing at all, ever.
 
     Returns:
-        False: the task was edited or paused meanwhile; nothing is stored.
+        False: the task was edited or paused meanwhile, or somebody holds it; nothing is stored.
 
     Source: sql/plan.sql, ordinaut.plan_task
     """
@@ -74,7 +74,7 @@ def plan_task(
 
 
 def invalidate_task(conn: Conn, task_id: UUID, revision: int, reason: str) -> bool:
-    """Make a task invalid; False: it was edited or paused meanwhile.
+    """Make a task invalid; False: it was edited or paused meanwhile, or somebody holds it.
 
     Source: sql/plan.sql, ordinaut.invalidate_task
     """
