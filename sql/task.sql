@@ -308,6 +308,7 @@ declare
   v_new ordinaut.task;
   v_key text;
   v_replan boolean;
+  v_revive boolean;
 begin
   if jsonb_typeof(p_patch) is distinct from 'object' then
     perform ordinaut._refuse('patch must be an object', 'For example {"priority": 3}.');
@@ -353,7 +354,9 @@ begin
       message = format('task %s/%s is cancelled', v_old.namespace, v_old.name),
       hint = 'A cancelled task never fires again; create another.';
   end if;
-  if v_replan and v_old.status in ('completed', 'invalid') then
+  -- Whatever made it invalid, perhaps this mends it: if not, planner or tick say so again.
+  v_revive := v_old.status = 'invalid' or (v_replan and v_old.status = 'completed');
+  if v_revive then
     v_new.status := 'active';
     v_new.status_note := null;
     v_new.status_by := ordinaut._actor();
@@ -409,7 +412,7 @@ begin
         message = format('task %s/%s exists', v_new.namespace, v_new.name),
         hint = 'Choose another name.';
   end;
-  if v_replan then
+  if v_replan or v_revive then
     perform ordinaut._plan(v_new,
       case v_new.schedule_kind when 'once' then '-infinity' else v_now end);
   else
@@ -424,5 +427,5 @@ $fn$;
 comment on function ordinaut.update_task(text, jsonb) is
   'Change fields of a task, named as the arguments of create_task() without p_, and return its '
   'revision. A new schedule is planned at once and the old one never fires again; an empty '
-  'patch, or one that changes nothing, changes nothing. Runs that exist keep what they started '
-  'with. Errors: OR020, OR030 (name taken), OR031 (cancelled), invalid_parameter_value.';
+  'patch, or one that changes nothing, changes nothing. An invalid task becomes active again, to '
+  'be tried anew. Runs that exist keep what they started with. Errors: OR020, OR030 (name taken), OR031 (cancelled), invalid_parameter_value.';

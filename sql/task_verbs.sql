@@ -108,7 +108,10 @@ begin
       errcode = 'OR031',
       message = format('task %s/%s is %s: %s', v_task.namespace, v_task.name, v_task.status,
         coalesce(v_task.status_note, 'its schedule has no occurrence left')),
-      hint = 'Give it a schedule with update_task(); that makes it active.';
+      hint = case v_task.status
+        when 'invalid' then 'Mend it with update_task(); any change makes it active.'
+        else 'Give it a schedule with update_task(); that makes it active.'
+      end;
   end if;
   return ordinaut._set_status(p_task, 'active', 'task_resumed', p_note);
 end
