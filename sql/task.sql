@@ -196,6 +196,8 @@ begin
     tzdata = v_plan.tzdata,
     is_exhausted = coalesce(v_plan.is_exhausted, false),
     plan_after = excluded.plan_after,
+    -- Decided by a clock that ran ahead: whoever edits or resumes the task begins anew at now.
+    fired_until = least(s.fired_until, ordinaut.now()),
     replan_at = excluded.replan_at;
   return v_next;
 end

@@ -145,6 +145,7 @@ class World:
 
     def run_until(self, end: datetime) -> None:
         """Step from instant to instant, and stop at `end`."""
+        self._look()
         while self.now < end:
             self.step()
             self.at(min(end, self._next()))
