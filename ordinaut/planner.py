@@ -17,7 +17,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import Any, Final, cast
 
+import psycopg
+
 from ordinaut import calls, db
+from ordinaut.errors import sentence
 from ordinaut.recurrence import (
     Calendar,
     InvalidSchedule,
@@ -180,18 +183,21 @@ def _plan_one(conn: db.Connection, task: calls.Unplanned) -> Plan | None:
             dst_gap=task.dst_gap, dst_overlap=task.dst_overlap, calendars=task.calendars,
         )  # fmt: skip
         planned = plan(schedule, task.plan_after, task.end_at, task.now)
-    except InvalidSchedule as exc:
-        reason = str(exc)
-    except Exception as exc:  # of a pure function: the same tomorrow, and other tasks wait
-        log.exception("the calendar of task %s cannot be computed", task.task_id)
-        reason = f"its calendar cannot be computed: {exc!r}"
-    else:
-        calls.plan_task(
+        is_stored = calls.plan_task(
             conn, task.task_id, task.revision, planned.upcoming, planned.planned_until,
             tzdata_version(), exhausted=planned.exhausted, notes=planned.notes,
             excluded=planned.excluded,
         )  # fmt: skip
-        return planned
+        return planned if is_stored else None
+    except InvalidSchedule as exc:
+        reason = str(exc)
+    except (psycopg.DataError, psycopg.IntegrityError) as exc:
+        reason = f"its plan cannot be stored: {sentence(exc)}"
+    except psycopg.Error:
+        raise
+    except Exception as exc:  # of a pure function: the same tomorrow, and other tasks wait
+        log.exception("the calendar of task %s cannot be computed", task.task_id)
+        reason = f"its calendar cannot be computed: {exc!r}"
     if calls.invalidate_task(conn, task.task_id, task.revision, reason):
         log.error("task %s is invalid: %s", task.task_id, reason)
     return None

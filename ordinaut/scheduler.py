@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 2000  # tasks a tick: a chunk is a transaction, its runs start when it commits
 _OUTDATE = 60.0  # between two looks for plans of older time zone data, in seconds
+_HELD = 0.02  # between two ticks that decide nothing of what is due, in seconds
 _SWEEP = 5.0  # between two ticks without a floor, in seconds
 
 
@@ -186,6 +187,8 @@ class Scheduler:
         wait = timedelta(seconds=self.config.poll)
         if done.next_run is not None:
             wait = min(wait, done.next_run - done.at)
+            if done.next_run <= done.at and not done.fired and not done.missed:
+                return _HELD  # by others, for as long as they like
         return max(0.001, wait.total_seconds())
 
     def _reap(self, conn: db.Connection) -> float:

@@ -104,7 +104,8 @@ comment on view ordinaut.run is
 create or replace view ordinaut.task_status as
 select
   t.task_id, t.namespace, t.name, t.description, t.tool, t.payload, t.queue, t.priority,
-  t.schedule_kind, t.schedule_expr, t.timezone, t.dst_gap, t.dst_overlap, t.exclude, t.start_at, t.end_at,
+  t.schedule_kind, t.schedule_expr, t.timezone, t.dst_gap, t.dst_overlap, t.exclude, t.start_at,
+  t.end_at,
   t.key, t.key_limit, t.max_attempts, t.retry, t.timeout, t.catchup, t.grace,
   t.catchup_window, t.catchup_rate, t.overlap, t.jitter, t.max_runs, t.pause_on_failure, t.status,
   t.status_note, t.status_by, t.status_at, t.revision, t.created_at, t.created_by, t.updated_at,

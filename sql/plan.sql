@@ -12,6 +12,9 @@
  * before, so any number of planners may race; one that read an older revision is ignored, and
  * what was decided meanwhile is left out.
  *
+ * A planner waits for nobody: whose row an edit, a tick or another planner holds is left for the
+ * next call.  An edit in a transaction that somebody leaves open would else stop all planning.
+ *
  * Nothing but upcoming occurs up to planned_until.  That is why tick may call an occurrence the
  * latest of those that are due: a plan that ends in the past cannot tell.
  */
@@ -51,7 +54,7 @@ returns table (
   calendars     jsonb
 )
 language plpgsql
-stable
+volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
@@ -77,15 +80,16 @@ begin
   join ordinaut.task as t on t.task_id = s.task_id
   where s.replan_at <= v_now and t.status = 'active'
   order by s.replan_at, s.task_id
-  limit p_limit;
+  limit p_limit
+  for key share of s skip locked;
 end
 $fn$;
 
 comment on function ordinaut.unplanned_tasks(integer) is
   'What a planner needs to know of the active tasks whose plan is missing or runs short: it '
-  'passes the occurrences after plan_after and up to end_at to plan_task(), those that '
-  'one of calendars (set_calendar()''s data, with name and timezone) excludes too. Errors: '
-  'invalid_parameter_value.';
+  'passes the occurrences after plan_after and up to end_at to plan_task(), those that one of '
+  'calendars (set_calendar()''s data, with name and timezone) excludes too. Tasks that somebody '
+  'changes just now are left for the next call. Errors: invalid_parameter_value.';
 
 create or replace function ordinaut.outdate_plans(p_tzdata text)
 returns bigint
@@ -97,14 +101,20 @@ as $fn$
 declare
   v_n bigint;
 begin
+  with old as (
+    select s.task_id
+    from ordinaut.task_schedule as s
+    join ordinaut.task as t on t.task_id = s.task_id
+    where
+      t.status = 'active'
+      and s.tzdata collate "C" < p_tzdata collate "C"
+      and s.replan_at is distinct from '-infinity'
+    for no key update of s skip locked
+  )
   update ordinaut.task_schedule as s
   set replan_at = '-infinity'
-  from ordinaut.task as t
-  where
-    t.task_id = s.task_id
-    and t.status = 'active'
-    and s.tzdata collate "C" < p_tzdata collate "C"
-    and s.replan_at is distinct from '-infinity';
+  from old as o
+  where s.task_id = o.task_id;
   get diagnostics v_n = row_count;
   return v_n;
 end
@@ -112,7 +122,8 @@ $fn$;
 
 comment on function ordinaut.outdate_plans(text) is
   'Call for new plans where the IANA data of the old one is older than this release (2026a). '
-  'What was decided stays decided. Returns how many.';
+  'What was decided stays decided. Returns how many; call it again for those that somebody '
+  'changes just now.';
 
 create or replace function ordinaut.plan_task(
   p_task_id       uuid,
@@ -140,7 +151,10 @@ begin
   select s.* into v_plan
   from ordinaut.task_schedule as s
   where s.task_id = p_task_id
-  for update;
+  for update skip locked;
+  if not found then
+    return false;
+  end if;
   select t.* into v_task from ordinaut.task as t where t.task_id = p_task_id;
   if v_task.revision is distinct from p_revision
     or v_plan.revision <> p_revision
@@ -215,7 +229,8 @@ comment on function ordinaut.plan_task(
   'Store what a planner expanded: the occurrences after plan_after, all of them up to '
   'p_planned_until; p_exhausted: there are no others at all, and a task without any is '
   'completed. p_tzdata: the release of the IANA data. p_notes: what a change of the clocks did, '
-  'by instant. p_excluded: which of them do not fire, and why, by instant. False: the task was edited or paused meanwhile, and nothing is stored. Errors: '
+  'by instant. p_excluded: which of them do not fire, and why, by instant. False, and nothing is '
+  'stored: the task was edited or paused meanwhile, or is just being changed. Errors: '
   'invalid_parameter_value.';
 
 create or replace function ordinaut.invalidate_task(
@@ -230,7 +245,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 begin
-  perform from ordinaut.task_schedule as s where s.task_id = p_task_id for update;
+  perform from ordinaut.task_schedule as s where s.task_id = p_task_id for update skip locked;
+  if not found then
+    return false;
+  end if;
   perform
   from ordinaut.task as t
   where t.task_id = p_task_id and t.revision = p_revision and t.status = 'active';
@@ -244,4 +262,4 @@ $fn$;
 
 comment on function ordinaut.invalidate_task(uuid, integer, text) is
   'Make an active task invalid: its calendar is none, for this reason. False: it was edited or '
-  'paused meanwhile, and is left alone.';
+  'paused meanwhile, or is just being changed, and is left alone.';

@@ -182,6 +182,11 @@ begin
     tzdata = v_plan.tzdata,
     is_exhausted = coalesce(v_plan.is_exhausted, false),
     plan_after = excluded.plan_after,
+    -- Decided by a clock that ran ahead: whoever edits or resumes the task begins anew at now.
+    fired_until = case
+      when s.fired_until > ordinaut.now() then ordinaut.now()
+      else s.fired_until
+    end,
     replan_at = excluded.replan_at;
   return v_next;
 end
@@ -234,10 +239,10 @@ declare
 begin
   v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool,
     p_payload, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_dst_gap,
-    p_dst_overlap, nullif(p_exclude, '{}'), p_start_at, p_end_at, p_key, p_key_limit, p_max_attempts, p_retry, p_timeout,
-    p_catchup, p_grace, p_catchup_window, p_catchup_rate, p_overlap, p_jitter, p_max_runs,
-    p_pause_on_failure, 'active', null, ordinaut._actor(), v_now, 1, v_now, ordinaut._actor(),
-    v_now)::ordinaut.task;
+    p_dst_overlap, nullif(p_exclude, '{}'), p_start_at, p_end_at, p_key, p_key_limit,
+    p_max_attempts, p_retry, p_timeout, p_catchup, p_grace, p_catchup_window, p_catchup_rate,
+    p_overlap, p_jitter, p_max_runs, p_pause_on_failure, 'active', null, ordinaut._actor(), v_now,
+    1, v_now, ordinaut._actor(), v_now)::ordinaut.task;
   perform ordinaut._check_task(v_task, coalesce(p_allow_past, false));
   perform ordinaut._hold_calendars(v_task);
 
@@ -268,21 +273,21 @@ comment on function ordinaut.create_task(
   'timestamp; without offset it is wall time in p_timezone; past by up to p_grace it runs at '
   'once, older is refused unless p_allow_past), cron (5 fields, 6 with seconds first, or @daily) '
   'and rrule (RFC 5545; p_start_at is its DTSTART unless it has one), both wall time in '
-  'p_timezone, and union (a JSON array of these: [{"kind": "cron", "expr": "0 9 * * *"}, ...]; an '
-  'instant that they share fires once), planned by a scheduler, which makes a task whose calendar is none invalid. '
-  'p_dst_gap (shift, skip), p_dst_overlap (first, second, both): what to do in a skipped and in a '
-  'repeated hour; null: as Debian''s cron, as RFC 5545. p_exclude: '
-  'calendars of its namespace (set_calendar()); what falls into one does not fire. p_key, p_key_limit: at most so many of '
-  'its runs live at once. p_retry: {"base": "1 s", "cap": "60 s", "factor": 2, "jitter": 0.1, '
-  '"strategy": "exponential"}. p_catchup: which occurrences fire that came while no scheduler '
-  'ran: all, latest, none (but those within p_grace); p_catchup_window: not those older; '
-  'p_catchup_rate: at most so many of them a minute. p_overlap: what to do when it is due while a '
-  'run of it is live: allow, skip, buffer_one (one waits), buffer_all (they wait in line), '
-  'cancel_other (the live one is cancelled, and the new one starts when it has ended). p_jitter: '
-  'its runs start up to so much later, but before the next is due, and always the same. '
-  'p_max_runs: then it is completed. '
-  'p_pause_on_failure: after so many failed runs in a row it is paused, when it is due next. '
-  'Errors: OR030 (name taken), invalid_parameter_value, program_limit_exceeded.';
+  'p_timezone, and union (a JSON array of these: [{"kind": "cron", "expr": "0 9 * * *"}, ...]; '
+  'an instant that they share fires once), planned by a scheduler, which makes a task whose '
+  'calendar is none invalid. p_dst_gap (shift, skip), p_dst_overlap (first, second, both): what '
+  'to do in a skipped and in a repeated hour; null: as Debian''s cron, as RFC 5545. p_exclude: '
+  'calendars of its namespace (set_calendar()); what falls into one does not fire. p_key, '
+  'p_key_limit: at most so many of its runs live at once. p_retry: {"base": "1 s", "cap": "60 '
+  's", "factor": 2, "jitter": 0.1, "strategy": "exponential"}. p_catchup: which occurrences fire '
+  'that came while no scheduler ran: all, latest, none (but those within p_grace); '
+  'p_catchup_window: not those older; p_catchup_rate: at most so many of them a minute. '
+  'p_overlap: what to do when it is due while a run of it is live: allow, skip, buffer_one (one '
+  'waits), buffer_all (they wait in line), cancel_other (the live one is cancelled, and the new '
+  'one starts when it has ended). p_jitter: its runs start up to so much later, but before the '
+  'next is due, and always the same. p_max_runs: then it is completed. p_pause_on_failure: after '
+  'so many failed runs in a row it is paused, when it is due next. Errors: OR030 (name taken), '
+  'invalid_parameter_value, program_limit_exceeded.';
 
 create or replace function ordinaut.update_task(p_task text, p_patch jsonb)
 returns integer
@@ -298,6 +303,7 @@ declare
   v_new ordinaut.task;
   v_key text;
   v_replan boolean;
+  v_revive boolean;
 begin
   if jsonb_typeof(p_patch) is distinct from 'object' then
     perform ordinaut._refuse('patch must be an object', 'For example {"priority": 3}.');
@@ -357,7 +363,9 @@ begin
       message = format('task %s/%s is cancelled', v_old.namespace, v_old.name),
       hint = 'A cancelled task never fires again; create another.';
   end if;
-  if v_replan and v_old.status in ('completed', 'invalid') then
+  -- Whatever made it invalid, perhaps this mends it: if not, planner or tick say so again.
+  v_revive := v_old.status = 'invalid' or (v_replan and v_old.status = 'completed');
+  if v_revive then
     v_new.status := 'active';
     v_new.status_note := null;
     v_new.status_by := ordinaut._actor();
@@ -418,7 +426,7 @@ begin
         message = format('task %s/%s exists', v_new.namespace, v_new.name),
         hint = 'Choose another name.';
   end;
-  if v_replan then
+  if v_replan or v_revive then
     perform ordinaut._plan(v_new,
       case v_new.schedule_kind when 'once' then '-infinity' else v_now end);
   else
@@ -433,5 +441,6 @@ $fn$;
 comment on function ordinaut.update_task(text, jsonb) is
   'Change fields of a task, named as the arguments of create_task() without p_, and return its '
   'revision. A new schedule is planned at once and the old one never fires again; an empty '
-  'patch, or one that changes nothing, changes nothing. Runs that exist keep what they started '
-  'with. Errors: OR020, OR030 (name taken), OR031 (cancelled), invalid_parameter_value.';
+  'patch, or one that changes nothing, changes nothing. An invalid task becomes active again, to '
+  'be tried anew. Runs that exist keep what they started with. Errors: OR020, OR030 (name '
+  'taken), OR031 (cancelled), invalid_parameter_value.';

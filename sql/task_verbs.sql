@@ -108,7 +108,10 @@ begin
       errcode = 'OR031',
       message = format('task %s/%s is %s: %s', v_task.namespace, v_task.name, v_task.status,
         coalesce(v_task.status_note, 'its schedule has no occurrence left')),
-      hint = 'Give it a schedule with update_task(); that makes it active.';
+      hint = case v_task.status
+        when 'invalid' then 'Mend it with update_task(); any change makes it active.'
+        else 'Give it a schedule with update_task(); that makes it active.'
+      end;
   end if;
   return ordinaut._set_status(p_task, 'active', 'task_resumed', p_note);
 end
@@ -252,10 +255,11 @@ declare
   v_run_id uuid;
   v_outcome text;
 begin
+  -- Edits wait for us, and we for them; tick, which only completes a task, does not.
   select t.* into v_task
   from ordinaut.task as t
   where t.task_id = ordinaut._task_id(p_task)
-  for share;
+  for key share;
   if v_task.status <> 'active' then
     raise exception using
       errcode = 'OR031',

@@ -29,7 +29,7 @@ class Unplanned:
 
 
 def unplanned_tasks(conn: Conn, limit: int | None = None) -> list[Unplanned]:
-    """Return active tasks whose plan is missing or runs short.
+    """Return active tasks whose plan is missing or runs short, and that nobody holds.
 
     Args:
         limit: None: 100.
@@ -67,7 +67,7 @@ def plan_task(
         excluded: which of `upcoming` do not fire, and why, by instant.
 
     Returns:
-        False: the task was edited or paused meanwhile; nothing is stored.
+        False: the task was edited or paused meanwhile, or somebody holds it; nothing is stored.
 
     Source: sql/plan.sql, ordinaut.plan_task
     """
@@ -82,7 +82,7 @@ def plan_task(
 
 
 def invalidate_task(conn: Conn, task_id: UUID, revision: int, reason: str) -> bool:
-    """Make a task invalid; False: it was edited or paused meanwhile.
+    """Make a task invalid; False: it was edited or paused meanwhile, or somebody holds it.
 
     Source: sql/plan.sql, ordinaut.invalidate_task
     """

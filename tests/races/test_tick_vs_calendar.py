@@ -122,11 +122,12 @@ def test_set_rolled_back(planned, scheduler, editor, boss):
 
 def test_read_set_plan(task, scheduler, editor, boss):
     [read] = scheduler.run("select * from ordinaut.unplanned_tasks()")
+    scheduler.commit()
     editor.run(SET)
-    scheduler.start(PLAN, read.revision)
-    scheduler.wait_blocked(by=editor)
+    assert scheduler.run(PLAN, read.revision) == [(False,)]  # a planner waits for nobody
+    scheduler.commit()
     editor.commit()
-    assert scheduler.result() == [(False,)]
+    assert scheduler.run(PLAN, read.revision) == [(False,)]
     scheduler.commit()
     assert plan_of(boss, "hourly") == (None, None, True)
 

@@ -169,6 +169,22 @@ def test_what_sql_lets_pass_and_no_calendar_is_becomes_invalid_alone(world):
     assert reason.reason == "task_invalid"
 
 
+def test_a_plan_that_cannot_be_stored_makes_its_task_invalid_alone(world):
+    world.conn.execute(
+        "alter table ordinaut.task_schedule add constraint full_of_ones"
+        " check (extract(minute from planned_until) is distinct from 10)"
+    )
+    world.create("bad", "cron", "11 * * * *")  # planned until a moment before
+    world.create("good", "cron", "12 * * * *")
+
+    world.plan()
+
+    assert calls.get_task(world.conn, "good").next_run is not None
+    bad = calls.get_task(world.conn, "bad")
+    assert bad.status == "invalid"
+    assert "full_of_ones" in (bad.status_note or "")
+
+
 def test_an_edit_is_planned_anew_and_the_old_calendar_never_fires(world):
     world.create("t", "cron", "*/5 * * * *")
     world.settle()

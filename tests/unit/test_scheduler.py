@@ -109,6 +109,28 @@ def test_a_chore_that_fails_does_not_stop_the_others(prod_dsn, conn, caplog):
     assert sum("reap fails" in line for line in caplog.messages) == 1
 
 
+def test_a_transaction_left_open_on_a_due_task_keeps_nobody_busy(prod_dsn, conn):
+    def calls_of(name: str) -> int:
+        found = conn.execute(
+            "select coalesce(sum(calls), 0)::integer from pg_stat_user_functions"
+            " where funcname = %s",
+            [name],
+        ).fetchone()
+        assert found
+        return int(found[0])
+
+    conn.execute("alter database " + conn.info.dbname + " set track_functions = 'pl'")
+    due(conn)
+    with (
+        psycopg.connect(prod_dsn) as owner,
+        running(prod_dsn, reap=0.1),
+    ):
+        owner.execute("""select ordinaut.update_task('t0', '{"priority": 1}')""")
+        begun = calls_of("reap"), calls_of("tick")
+        until(lambda: calls_of("reap") >= begun[0] + 10, 30)  # a second or so
+        assert calls_of("tick") - begun[1] < 150
+
+
 def test_sigterm_ends_the_process_with_0(prod_dsn, conn):
     command = [sys.executable, "-m", "ordinaut", "scheduler", "--dsn", prod_dsn]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
