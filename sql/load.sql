@@ -19,6 +19,7 @@
 \ir schedule.sql
 \ir observe.sql
 \ir run.sql
+\ir calendar_checks.sql
 \ir calendar.sql
 \ir task.sql
 \ir task_verbs.sql

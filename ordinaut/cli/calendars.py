@@ -104,7 +104,7 @@ def _holds(data: dict[str, Any]) -> str:
 
 @app.command()
 def show(name: Name) -> None:
-    """Show what a calendar holds, and which tasks exclude it."""
+    """Show what a calendar holds, and how many tasks exclude it."""
     namespace, short = _split(name)
     conn = state.connect()
     found = calls.get_calendar(conn, short, namespace)
