@@ -52,6 +52,7 @@ from ordinaut.calls.ops import (
     why,
     worker_status,
 )
+from ordinaut.calls.pgcron import PgCron, PgCronJob, pg_cron
 from ordinaut.calls.plan import (
     Unplanned,
     invalidate_task,
@@ -93,6 +94,8 @@ __all__ = [
     "Heard",
     "Installed",
     "Json",
+    "PgCron",
+    "PgCronJob",
     "Reason",
     "Retried",
     "Run",
@@ -128,6 +131,7 @@ __all__ = [
     "outdate_plans",
     "pause_queue",
     "pause_task",
+    "pg_cron",
     "plan_task",
     "prune",
     "queue_depth",
