@@ -1,9 +1,9 @@
 """
 Crontabs, read as Debian's cron reads them.
 
-    30 2 * * MON-FRI  command…        of a user; with --system a user's name stands before the command
-    NAME = value                      for the lines below it
-    # a comment                       right above a line: its description
+    30 2 * * MON-FRI  command…    of a user; of the system: a user's name before the command
+    NAME = value                  for the lines below it
+    # a comment                   right above a line: its description
 
 A line becomes a task of the tool `shell` with what cron would run: SHELL -c command, in HOME, with
 HOME, LOGNAME and the file's variables; what stands after a % is the standard input.  CRON_TZ sets
@@ -17,6 +17,7 @@ from __future__ import annotations
 import pwd
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from ordinaut.importing.found import Found, Job, Names, Problem, name_of
 from ordinaut.importing.reference import NotCron, read
@@ -121,7 +122,7 @@ class _Reader:
             raise NotCron("command", "is missing")
         return user, command
 
-    def _payload(self, user: str | None, command: str) -> tuple[dict[str, object], list[str]]:
+    def _payload(self, user: str | None, command: str) -> tuple[dict[str, Any], list[str]]:
         env = {name: value for name, value in self.env.items() if name not in _MAIL}
         notes = [f"cron runs it as {user}; here the worker's own user does"] * self.is_system
         home = _home(user)
@@ -133,7 +134,7 @@ class _Reader:
             notes.append("cron starts it in its user's home directory: give it a cwd")
         shell = env.get("SHELL", "/bin/sh")
         script, stdin = _percent(command)
-        payload: dict[str, object] = {"argv": [shell, "-c", script]}
+        payload: dict[str, Any] = {"argv": [shell, "-c", script]}
         if "HOME" in env:
             payload["cwd"] = env["HOME"]
         if env:
@@ -197,7 +198,7 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _percent(command: str) -> tuple[str, str | None]:
-    r"""What the shell runs, and its standard input: a % ends the first and ends lines, \% is a %."""
+    r"""What the shell runs, and its standard input: % ends the one and a line, \% is a %."""
     parts = re.split(r"(?<!\\)%", command, maxsplit=1)
     script = parts[0].replace("\\%", "%")
     if len(parts) == 1:

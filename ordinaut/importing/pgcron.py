@@ -2,8 +2,8 @@
 pg_cron: the rows of cron.job become tasks of the tool `sql`.
 
 pg_cron looks at the clock of cron.timezone, GMT if that is not set, and at nothing else: what a
-change of the clocks skips is skipped, what comes twice fires twice.  It runs a job once at a time:
-a firing during a run waits for its end (overlap: buffer_all), a tick of an interval does not (skip).
+change of the clocks skips is skipped, what comes twice fires twice.  One run of a job at a time: a
+firing meanwhile waits for its end (overlap: buffer_all), that of an interval does not (skip).
 
 Our `sql` runs one statement in one transaction; commands that are more, or cannot be in one, are
 left out and said.
