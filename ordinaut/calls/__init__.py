@@ -55,10 +55,13 @@ from ordinaut.calls.ops import (
 from ordinaut.calls.pgcron import PgCron, PgCronJob, pg_cron
 from ordinaut.calls.plan import (
     Unplanned,
+    ZoneUse,
     invalidate_task,
     outdate_plans,
     plan_task,
     unplanned_tasks,
+    zone_changes,
+    zones_in_use,
 )
 from ordinaut.calls.run import (
     Enqueued,
@@ -104,6 +107,7 @@ __all__ = [
     "Task",
     "Unplanned",
     "Work",
+    "ZoneUse",
     "assert_lease",
     "cancel_run",
     "cancel_task",
@@ -154,4 +158,6 @@ __all__ = [
     "update_task",
     "why",
     "worker_status",
+    "zone_changes",
+    "zones_in_use",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ordinaut.importing.reference import Daemon
+from ordinaut.recurrence import InvalidSchedule, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,17 @@ class Found:
     @property
     def problems(self) -> list[Problem]:
         return [item for item in self.items if isinstance(item, Problem)]
+
+
+def check_zone(name: str) -> None:
+    """Refuse what is no time zone for a task.
+
+    Raises:
+        InvalidSchedule: with the reason.
+    """
+    parse("cron", "@daily", name)
+    if "/" not in name and name not in ("UTC", "GMT"):  # as the database has it
+        raise InvalidSchedule("timezone", f"{name} is an old name; use one like Europe/Berlin")
 
 
 # Words that only prepare for what a command is about, and those that start another program.

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ordinaut.calls import PgCron, PgCronJob
-from ordinaut.importing.found import Found, Job, Names, Problem, name_of
+from ordinaut.importing.found import Found, Job, Names, Problem, check_zone, name_of
 from ordinaut.importing.reference import NotCron, read
 from ordinaut.recurrence import InvalidSchedule, parse
 
@@ -98,6 +98,7 @@ def _schedule(text: str, zone: str) -> tuple[Any, str, str, str]:
     schedule: dict[str, str] = {"cron": expr, "timezone": zone}
     if zone != "UTC":
         schedule |= {"dst_gap": "skip", "dst_overlap": "both"}
+    check_zone(zone)
     parse("cron", expr, zone)
     return schedule, "buffer_all", "cron", expr
 
