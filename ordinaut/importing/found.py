@@ -88,18 +88,23 @@ _LONGEST = 60
 
 def name_of(command: str) -> str:
     """A task's name that says what a command is about: `backup`, `php-artisan-schedule-run`."""
-    parts = re.split(r"&&|\|\||[;|&(){}\n]", command)
-    for part in [p for p in parts if p.strip()]:
-        words = [word.strip("\"'`$") for word in part.split()]
-        while words and (
-            words[0] in _STARTS
-            or re.match(r"\w+=|[-+]|\d+[smhd]?$", words[0])
-            or (words[0].startswith("/") and "lock" in words[0])
-        ):
-            words.pop(0)
-        if words and words[0] not in _PREPARES:
-            return _slug(_program(words))
-    return "job"
+    simple = re.sub(r"\$\([^()]*\)|`[^`]*`", "", command)
+    parts = [_about(part) for part in re.split(r"&&|\|\||[;|&(){}\n]", simple)]
+    parts = [words for words in parts if words]
+    best = [words for words in parts if words[0] not in _PREPARES] or parts or [["job"]]
+    return _slug(_program(best[0]))
+
+
+def _about(part: str) -> list[str]:
+    """The words of a simple command, from the program on that it is about."""
+    words = [word.strip("\"'`$") for word in part.split()]
+    while words and (
+        words[0] in _STARTS
+        or re.match(r"\w+=|[-+]|\d+[smhd]?$", words[0])
+        or (words[0].startswith("/") and "lock" in words[0])
+    ):
+        words.pop(0)
+    return words
 
 
 def _program(words: list[str]) -> list[str]:
