@@ -79,22 +79,28 @@ comment on function ordinaut.zone_changes(text, timestamptz, timestamptz) is
   'other within a day are not seen. Errors: invalid_parameter_value.';
 
 create or replace function ordinaut.zones_in_use()
-returns table (timezone text, tasks bigint, example text, releases text[])
+returns table (timezone text, uses bigint, example text, releases text[])
 language sql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
   select
-    t.timezone, count(*), min(t.namespace || '/' || t.name),
-    array_agg(distinct s.tzdata order by s.tzdata) filter (where s.tzdata is not null)
-  from ordinaut.task as t
-  join ordinaut.task_schedule as s on s.task_id = t.task_id
-  where t.status in ('active', 'paused')
-  group by t.timezone
-  order by t.timezone;
+    u.timezone, count(*), min(u.example),
+    array_agg(distinct u.tzdata order by u.tzdata) filter (where u.tzdata is not null)
+  from (
+    select t.timezone, t.namespace || '/' || t.name as example, s.tzdata
+    from ordinaut.task as t
+    join ordinaut.task_schedule as s on s.task_id = t.task_id
+    where t.status in ('active', 'paused')
+    union all
+    select c.timezone, 'calendar ' || c.namespace || '/' || c.name, null
+    from ordinaut.calendar as c
+  ) as u
+  group by u.timezone
+  order by u.timezone;
 $fn$;
 
 comment on function ordinaut.zones_in_use() is
-  'The time zones of active and paused tasks: how many use each, one of them, and the releases '
-  'of the IANA data that their plans were made with.';
+  'The time zones of active and paused tasks, and of calendars: how many use each, one of them, '
+  'and the releases of the IANA data that plans were made with.';

@@ -30,21 +30,22 @@ class Unplanned:
 
 @dataclass(frozen=True, slots=True)
 class ZoneUse:
-    """A time zone of active and paused tasks.
+    """A time zone of active and paused tasks, and of calendars.
 
     Attributes:
-        example: one of the tasks.
-        releases: of the IANA data that their plans were made with; None: there is no plan.
+        uses: how many tasks and calendars.
+        example: one of them.
+        releases: of the IANA data that plans were made with; None: there is no plan.
     """
 
     timezone: str
-    tasks: int
+    uses: int
     example: str
     releases: list[str] | None
 
 
 def zones_in_use(conn: Conn) -> list[ZoneUse]:
-    """Return the time zones of active and paused tasks.
+    """Return the time zones of active and paused tasks, and of calendars.
 
     Source: sql/zone.sql, ordinaut.zones_in_use
     """

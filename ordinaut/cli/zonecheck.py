@@ -30,8 +30,8 @@ def check(conn: db.Connection, now: datetime) -> Iterator[tuple[str, str, str]]:
             lines[f"system ({folder})"] = zones.of_system(name, low, high, folder)
         if found := zones.disagreement(lines, low):
             differ += 1
-            tasks = f"{use.tasks} task{'s' * (use.tasks > 1)}, {use.example} for one"
-            yield f"zone {name}", "warn", f"{found}; {tasks}; {_advice(server_differs)}"
+            used = f"used by {use.example}" + f" and {use.uses - 1} more" * (use.uses > 1)
+            yield f"zone {name}", "warn", f"{found}; {used}; {_advice(server_differs)}"
     if not differ:
         who = "package and server" + ", and this host's files" * (folder is not None)
         said = f"{len(uses)} in use, the same to {who} from {low:%Y-%m-%d} for six years"

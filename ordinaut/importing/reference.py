@@ -129,7 +129,9 @@ def _bits(word: str, name: str, low: int, high: int) -> set[int]:
         if not match or (match[4] and not match[1] and not match[3]):
             raise NotCron(name, f"cron does not read {part[:40]!r}")
         first, last = (low, high) if match[1] else (number(match[2]), number(match[3] or match[2]))
-        if first > last or (match[4] and not int(match[4])):
+        if first > last:
+            raise NotCron(name, f"{part[:40]!r} runs backwards, and is nothing to cron")
+        if match[4] and not int(match[4]):
             raise NotCron(name, f"cron does not read {part[:40]!r}")
         bits.update(range(first, last + 1, int(match[4] or 1)))
     return bits

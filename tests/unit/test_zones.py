@@ -105,6 +105,13 @@ def test_doctor_says_who_disagrees_on_a_zone_from_when_on_and_what_to_do(
     assert "zone Asia/Tokyo" not in doctor()
 
 
+def test_the_zones_of_calendars_are_in_use_too(conn):
+    calls.set_calendar(conn, "freeze", {"dates": ["2027-12-24"]}, timezone="Asia/Tokyo")
+    [use] = calls.zones_in_use(conn)
+    assert (use.timezone, use.uses, use.example) == ("Asia/Tokyo", 1, "calendar default/freeze")
+    assert use.releases is None
+
+
 def test_doctor_is_content_where_all_agree(doctor, dsn, tmp_path, monkeypatch):
     planned(dsn, "Asia/Tokyo")
     monkeypatch.setenv("TZDIR", zones.package())
