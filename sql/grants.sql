@@ -72,6 +72,8 @@ begin
         ('outdate_plans', '{worker,admin}'),
         ('plan_task', '{worker,admin}'),
         ('invalidate_task', '{worker,admin}'),
+        ('zone_changes', '{viewer,producer,worker,admin}'),
+        ('zones_in_use', '{viewer,producer,worker,admin}'),
         ('create_task', '{admin}'),
         ('update_task', '{admin}'),
         ('pause_task', '{admin}'),

@@ -24,6 +24,7 @@
 \ir task.sql
 \ir task_verbs.sql
 \ir plan.sql
+\ir zone.sql
 \ir fire.sql
 \ir tick.sql
 \ir why.sql

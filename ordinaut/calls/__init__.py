@@ -52,12 +52,16 @@ from ordinaut.calls.ops import (
     why,
     worker_status,
 )
+from ordinaut.calls.pgcron import PgCron, PgCronJob, pg_cron
 from ordinaut.calls.plan import (
     Unplanned,
+    ZoneUse,
     invalidate_task,
     outdate_plans,
     plan_task,
     unplanned_tasks,
+    zone_changes,
+    zones_in_use,
 )
 from ordinaut.calls.run import (
     Enqueued,
@@ -93,6 +97,8 @@ __all__ = [
     "Heard",
     "Installed",
     "Json",
+    "PgCron",
+    "PgCronJob",
     "Reason",
     "Retried",
     "Run",
@@ -101,6 +107,7 @@ __all__ = [
     "Task",
     "Unplanned",
     "Work",
+    "ZoneUse",
     "assert_lease",
     "cancel_run",
     "cancel_task",
@@ -128,6 +135,7 @@ __all__ = [
     "outdate_plans",
     "pause_queue",
     "pause_task",
+    "pg_cron",
     "plan_task",
     "prune",
     "queue_depth",
@@ -150,4 +158,6 @@ __all__ = [
     "update_task",
     "why",
     "worker_status",
+    "zone_changes",
+    "zones_in_use",
 ]

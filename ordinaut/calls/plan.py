@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +26,49 @@ class Unplanned:
     end_at: datetime | None
     now: datetime
     calendars: list[dict[str, Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneUse:
+    """A time zone of active and paused tasks, and of calendars.
+
+    Attributes:
+        uses: how many tasks and calendars.
+        example: one of them.
+        releases: of the IANA data that plans were made with; None: there is no plan.
+    """
+
+    timezone: str
+    uses: int
+    example: str
+    releases: list[str] | None
+
+
+def zones_in_use(conn: Conn) -> list[ZoneUse]:
+    """Return the time zones of active and paused tasks, and of calendars.
+
+    Source: sql/zone.sql, ordinaut.zones_in_use
+    """
+    return rows(conn, ZoneUse, "zones_in_use")
+
+
+def zone_changes(
+    conn: Conn, timezone: str, low: datetime, high: datetime
+) -> list[tuple[datetime, timedelta]]:
+    """Return a zone's offset from UTC at `low`, and from each change up to `high`, by the server.
+
+    Args:
+        high: at most 20 years after `low`.
+
+    Raises:
+        psycopg.errors.InvalidParameterValue: the server knows no such zone.
+
+    Source: sql/zone.sql, ordinaut.zone_changes
+    """
+    return conn.execute(
+        "select z.at, z.utc_offset from ordinaut.zone_changes(%s, %s, %s) as z order by z.at",
+        [timezone, low, high],
+    ).fetchall()
 
 
 def unplanned_tasks(conn: Conn, limit: int | None = None) -> list[Unplanned]:

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import errors
 
 from ordinaut import calls, db
-from ordinaut.cli import base
+from ordinaut.cli import base, zonecheck
 from ordinaut.errors import ConfigurationError, sentence
 from ordinaut.settings import mask
 from ordinaut.version import API, __version__
@@ -101,6 +101,7 @@ def _server(conn: db.Connection) -> Iterator[Finding]:
     yield _version(conn)
     yield from _functions(conn)
     yield from _life(conn)
+    yield from _zones(conn, server.now)
 
 
 def _version(conn: db.Connection) -> Finding:
@@ -150,6 +151,13 @@ def _life(conn: db.Connection) -> Iterator[Finding]:
         )
     except errors.InsufficientPrivilege as exc:
         yield Finding("rights", "fail", sentence(exc))
+
+
+def _zones(conn: db.Connection, now: datetime) -> Iterator[Finding]:
+    try:
+        yield from (Finding(*said) for said in zonecheck.check(conn, now))
+    except errors.InsufficientPrivilege as exc:
+        yield Finding("zones", "fail", sentence(exc))
 
 
 def _first(row: dict[str, Any]) -> str:

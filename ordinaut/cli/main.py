@@ -17,7 +17,7 @@ import typer
 from psycopg import errors
 
 from ordinaut import db
-from ordinaut.cli import base, calendar, calendars, ops, run, service, task
+from ordinaut.cli import base, calendar, calendars, imports, ops, run, service, task
 from ordinaut.errors import (
     ConfigurationError,
     OrdinautError,
@@ -76,6 +76,7 @@ app.add_typer(task.app, name="task")
 app.add_typer(run.app, name="run")
 app.add_typer(calendars.app, name="calendar")
 app.add_typer(ops.queue, name="queue")
+app.add_typer(imports.app, name="import")
 for group in (service, run, ops):
     group.commands(app)
 calendar.commands(task.app)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import zoneinfo
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -61,13 +62,17 @@ class Change:
 
 
 class Zone:
-    """A time zone by its IANA name."""
+    """A time zone by its IANA name.
+
+    Args:
+        info: another copy's data; None: the package's.
+    """
 
     __slots__ = ("_info", "name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, info: zoneinfo.ZoneInfo | None = None) -> None:
         self.name = name
-        self._info = zoneinfo.ZoneInfo(name)
+        self._info = info or zoneinfo.ZoneInfo(name)
 
     def wall(self, instant: datetime) -> datetime:
         """What a clock on the wall shows; fold=1 the second time it shows it."""
@@ -111,6 +116,14 @@ class Zone:
             else:
                 high = middle
         return Change(high, before, after)
+
+    def changes(self, low: datetime, high: datetime) -> Iterator[Change]:
+        """All changes after `low` and up to `high`."""
+        while low < high:
+            end = min(low + timedelta(days=1), high)
+            if change := self.change(low, end):
+                yield change
+            low = end
 
     def rewind(self, instant: datetime) -> datetime:
         """The earliest wall time that may still matter after `instant`.
