@@ -38,6 +38,31 @@ $fn$;
 comment on function ordinaut._planned_from(ordinaut.task, ordinaut.task_schedule) is
   'The instant after which the occurrences of a task are to be planned.';
 
+-- What SQL computes by itself, it reads by itself: a planner must not read it otherwise.
+create or replace function ordinaut._expr_to_plan(p_task ordinaut.task)
+returns text
+language plpgsql
+stable
+as $fn$
+begin
+  return case p_task.schedule_kind
+    when 'interval' then extract(epoch from ordinaut._every(p_task.schedule_expr))::text
+    when 'once' then to_char(
+      ordinaut._once_at(p_task.schedule_expr, p_task.timezone) at time zone 'UTC',
+      'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+    else p_task.schedule_expr
+  end;
+exception
+  -- A zone that this server lost, say: one task must not keep the others from being planned.
+  when data_exception then
+    return p_task.schedule_expr;
+end
+$fn$;
+
+comment on function ordinaut._expr_to_plan(ordinaut.task) is
+  'The expression of a task for a planner: an interval in seconds, a once as an instant. What '
+  'cannot be read it gets as it is, to refuse it.';
+
 create or replace function ordinaut.unplanned_tasks(p_limit integer default 100)
 returns table (
   task_id       uuid,
@@ -64,16 +89,8 @@ begin
   perform ordinaut._check_count('limit', p_limit, 1, 100000);
   return query
   select
-    t.task_id, t.revision, t.schedule_kind,
-    -- What SQL computes by itself, it reads by itself: a planner must not read it otherwise.
-    case t.schedule_kind
-      when 'interval' then extract(epoch from ordinaut._every(t.schedule_expr))::text
-      when 'once' then to_char(
-        ordinaut._once_at(t.schedule_expr, t.timezone) at time zone 'UTC',
-        'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
-      else t.schedule_expr
-    end,
-    t.timezone, t.dst_gap, t.dst_overlap, coalesce(t.start_at, t.created_at),
+    t.task_id, t.revision, t.schedule_kind, ordinaut._expr_to_plan(t), t.timezone, t.dst_gap,
+    t.dst_overlap, coalesce(t.start_at, t.created_at),
     ordinaut._planned_from(t, s), t.end_at, v_now,
     case when t.exclude is not null then ordinaut._calendars_of(t) end
   from ordinaut.task_schedule as s

@@ -153,3 +153,15 @@ def test_new_zone_data_while_paused_snoozed_or_ended(world):
     assert [line[3:5] for line in hours(world, "paused")] == ["13", "14", "17", "18", "19"]
     assert [line[3:5] for line in hours(world, "snoozed")] == ["13", "14", "18", "19"]
     assert reasons(world, "ended")[0] == "exhausted"
+
+
+def test_a_zone_that_the_server_lost_stops_its_task_alone(world):
+    calls.set_calendar(world.conn, "holidays", {"dates": ["2026-06-03"]})
+    create(world, "lost", "2026-06-04T12:00", "once", exclude=["holidays"])
+    create(world, "found", "0 * * * *")
+    world.conn.execute("update ordinaut.task set timezone = 'Mars/Base' where name = 'lost'")
+    world.schedule()
+
+    assert calls.get_task(world.conn, "found").next_run == NOON + HOUR
+    assert reasons(world, "lost")[0] == "task_invalid"
+    assert "Mars/Base" in calls.why(world.conn, "lost")[0].detail
