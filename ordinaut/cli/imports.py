@@ -65,7 +65,7 @@ def crontab(
         )  # fmt: skip
     except InvalidSchedule as exc:
         raise typer.BadParameter(f"--timezone: {exc.reason}") from None
-    _answer(found, namespace, proof)
+    answer(found, namespace, proof)
 
 
 @app.command("pg-cron")
@@ -84,10 +84,11 @@ def pg_cron(namespace: Namespace = None, proof: Prove = True) -> None:
         base.console(stderr=True).print(
             f"{there.role} sees no job: pg_cron shows each role its own"
         )
-    _answer(read_pg_cron(there), namespace, proof)
+    answer(read_pg_cron(there), namespace, proof)
 
 
-def _answer(found: Found, namespace: str | None, asked: bool) -> None:
+def answer(found: Found, namespace: str | None, asked: bool) -> None:
+    """Print what was found; exit code 1 unless all of it is imported and fires as it did."""
     now = datetime.now(UTC)
     text = document(found, namespace)
     proofs = [prove(job, now) for job in found.jobs if asked and job.kind]

@@ -123,6 +123,7 @@ def test_zones_hold_for_the_lines_below_them(nasty):
 def test_a_comment_right_above_is_the_description(nasty):
     assert nasty.jobs[0].task["description"] == "The nightly backup.\nIt needs the disk."
     assert "description" not in nasty.jobs[1].task
+    assert "description" not in read("# of the file\n\n* * * * * true").jobs[0].task
 
 
 @pytest.mark.parametrize(
