@@ -277,9 +277,7 @@ def test_apply_takes_it(cli, dsn, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_line_is_proven_in_a_tenth_of_a_second():
-    text = "".join(
-        f"{n} {n} {n + 1} * {n % 7} job-{n}\n*/{n + 1} * * * * x\n" for n in range(5)
-    )
+    text = "".join(f"{n} {n} {n + 1} * {n % 7} job-{n}\n*/{n + 1} * * * * x\n" for n in range(5))
     start = time.process_time()
     assert all(prove(job, NOW).verdict == "equal" for job in read(text).jobs)
     assert time.process_time() - start < 4  # measured: 1.1
