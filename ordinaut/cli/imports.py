@@ -61,7 +61,7 @@ def crontab(
     try:
         found = read_crontab(
             _bytes(file), "crontab" if file == "-" else file, timezone=timezone or _host_zone(),
-            is_system=is_system, user=user or getpass.getuser(),
+            is_system=is_system, user=user or _me(),
         )  # fmt: skip
     except InvalidSchedule as exc:
         raise typer.BadParameter(f"--timezone: {exc.reason}") from None
@@ -135,6 +135,13 @@ def _bytes(file: str) -> bytes:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as exc:
         raise ConfigurationError(f"{file}: {exc.strerror}") from None
+
+
+def _me() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return None
 
 
 def _host_zone() -> str:
