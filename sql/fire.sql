@@ -74,11 +74,15 @@ declare
   v_fired integer;
   v_missed integer;
   v_prefix bytea := ordinaut._v7_prefix(p_now);
+  v_most integer;  -- occurrences of one task
   v_queue text;
   v_run record;
 begin
   v_ids := ordinaut._pause_failing(p_task_ids);
   v_ids := array(select i.id from unnest(p_task_ids) as i (id) where i.id <> all (v_ids));
+  -- A thousand tasks of every minute, a day without a tick: a million occurrences are too long a
+  -- call, which would be given up and begin anew for ever.
+  v_most := greatest(10, least(1000, 50000 / greatest(cardinality(v_ids), 1)));
   select array_agg(t.task_id) into v_guarded
   from ordinaut.task as t
   where t.task_id = any (v_ids) and t.overlap <> 'allow';
@@ -125,7 +129,7 @@ begin
       where s.task_id = any (v_ids)
     ) as d
   ),
-  -- Of each task at most 1000, oldest first; the next tick goes on.
+  -- Of each task at most v_most, oldest first; the next tick goes on.
   spread as (
     select
       d.task_id, d.catchup, d.catchup_window, d.catchup_rate, d.catchup_at, d.grace, d.overlap,
@@ -140,7 +144,7 @@ begin
         from unnest(d.upcoming) with ordinality as u (at, n)
         where u.at >= d.next_run and u.at <= p_now and u.at is distinct from d.held
         order by u.n
-        limit 1000
+        limit v_most
       )
       union all
       select
@@ -149,7 +153,7 @@ begin
           when d.end_at is null or d.next_run + (n.n + 1) * d.every <= d.end_at
             then d.next_run + (n.n + 1) * d.every
         end
-      from generate_series(0, least(d.steps, 999)) as n (n)
+      from generate_series(0, least(d.steps, v_most - 1)) as n (n)
       where d.every is not null
       union all
       select d.next_run, null

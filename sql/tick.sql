@@ -9,7 +9,8 @@
  * has no next run while its plan is too short to decide.
  *
  * One task that cannot fire ends as invalid, with the reason, and delays no other: a chunk that
- * fails is repeated one by one.
+ * fails is halved.  Tick waits for nobody: a task whose overlap asks for a cancel that somebody's
+ * open transaction holds up is left for the next tick.
  */
 
 /* Halved until the one that cannot fire is alone: about as much as firing them all twice, where one
@@ -26,22 +27,23 @@ begin
 exception
   -- Not for a database that is closing down, or a deadlock: those end the call.
   when data_exception or integrity_constraint_violation or program_limit_exceeded
-    or invalid_parameter_value or sqlstate 'OR010' then
-    if v_half = 0 then
-      perform ordinaut._stop_task(p_task_ids[1], 'invalid', sqlerrm, 'tick');
-      return query select 0, 0;
+    or invalid_parameter_value or lock_not_available or sqlstate 'OR010' then
+    if v_half > 0 then
+      return query
+      select sum(f.fired)::integer, sum(f.missed)::integer
+      from (values (p_task_ids[:v_half]), (p_task_ids[v_half + 1:])) as h (ids)
+      cross join lateral ordinaut._fire_carefully(h.ids, p_now) as f;
       return;
+    elsif sqlstate <> '55P03' then
+      perform ordinaut._stop_task(p_task_ids[1], 'invalid', sqlerrm, 'tick');
     end if;
-    return query
-    select sum(f.fired)::integer, sum(f.missed)::integer
-    from (values (p_task_ids[:v_half]), (p_task_ids[v_half + 1:])) as h (ids)
-    cross join lateral ordinaut._fire_carefully(h.ids, p_now) as f;
+    return query select 0, 0;
 end
 $fn$;
 
 comment on function ordinaut._fire_carefully(uuid[], timestamptz) is
-  'Fire these tasks; one that cannot be fired becomes invalid, with the reason, and the others '
-  'fire.';
+  'Fire these tasks; one that cannot be fired becomes invalid, with the reason, one that somebody '
+  'holds up (lock_timeout) is left as it is, and the others fire.';
 
 create or replace function ordinaut.tick(
   p_limit integer     default 1000,
@@ -53,6 +55,7 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set lock_timeout = '100ms'
 set plan_cache_mode = force_generic_plan
 as $fn$
 declare

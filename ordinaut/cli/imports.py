@@ -61,11 +61,11 @@ def crontab(
     try:
         found = read_crontab(
             _bytes(file), "crontab" if file == "-" else file, timezone=timezone or _host_zone(),
-            is_system=is_system, user=user or getpass.getuser(),
+            is_system=is_system, user=user or _me(),
         )  # fmt: skip
     except InvalidSchedule as exc:
         raise typer.BadParameter(f"--timezone: {exc.reason}") from None
-    _answer(found, namespace, proof)
+    answer(found, namespace, proof)
 
 
 @app.command("pg-cron")
@@ -84,10 +84,11 @@ def pg_cron(namespace: Namespace = None, proof: Prove = True) -> None:
         base.console(stderr=True).print(
             f"{there.role} sees no job: pg_cron shows each role its own"
         )
-    _answer(read_pg_cron(there), namespace, proof)
+    answer(read_pg_cron(there), namespace, proof)
 
 
-def _answer(found: Found, namespace: str | None, asked: bool) -> None:
+def answer(found: Found, namespace: str | None, asked: bool) -> None:
+    """Print what was found; exit code 1 unless all of it is imported and fires as it did."""
     now = datetime.now(UTC)
     text = document(found, namespace)
     proofs = [prove(job, now) for job in found.jobs if asked and job.kind]
@@ -134,6 +135,13 @@ def _bytes(file: str) -> bytes:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as exc:
         raise ConfigurationError(f"{file}: {exc.strerror}") from None
+
+
+def _me() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return None
 
 
 def _host_zone() -> str:

@@ -209,4 +209,12 @@ select test.tick_at(500);
 select test.eq((select s.replan_at - ordinaut.now() from ordinaut.task_schedule as s join ordinaut.task as t on t.task_id = s.task_id
   where t.name = 'long'), interval '80 s', 'until eight are left');
 
+-- A long outage of many is made up for in calls of a bounded size.
+select count(ordinaut.create_task('many-' || n, 'echo', p_schedule_kind => 'interval', p_schedule_expr => '1 s', p_queue => 'many'))
+from generate_series(1, 100) as n;
+update ordinaut.task as t set status = 'paused' where t.queue <> 'many' and t.status = 'active';
+select test.travel('700 s');
+select test.eq((select (t.fired, t.missed)::text from ordinaut.tick() as t), '(0,50000)', 'not all at once');
+select test.eq((select (t.fired, t.missed)::text from ordinaut.tick() as t), '(100,19900)', 'but all');
+
 rollback;

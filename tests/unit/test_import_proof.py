@@ -8,9 +8,11 @@ from itertools import islice
 from typing import Any
 
 import pytest
+import typer
 
+from ordinaut.cli import imports
 from ordinaut.importing.crontab import read_crontab
-from ordinaut.importing.found import Job
+from ordinaut.importing.found import Found, Job
 from ordinaut.importing.proof import compare, prove
 from ordinaut.importing.reference import NotCron, firings, read
 from ordinaut.recurrence import InvalidSchedule, parse
@@ -43,6 +45,15 @@ def test_a_difference_is_found_and_shown(ours, theirs, more):
     first = proof.differences[0]
     assert first.ours != first.theirs
     assert first.n >= 1
+
+
+def test_a_difference_is_said_and_is_exit_code_1(capsys):
+    with pytest.raises(typer.Exit) as ended:
+        imports.answer(Found(items=[job("30 2 * * *", was="31 2 * * *")]), None, True)
+    assert ended.value.exit_code == 1
+    assert "a: firing 1: ours 2" in capsys.readouterr().err
+    imports.answer(Found(items=[job("30 2 * * *")]), None, True)
+    imports.answer(Found(items=[job("30 2 * * *", was="31 2 * * *")]), None, False)
 
 
 def test_the_first_differences_are_shown_and_an_end_is_one():
