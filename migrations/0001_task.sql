@@ -57,7 +57,7 @@ create table ordinaut.task (
   constraint task_status_known
     check (status in ('active', 'paused', 'completed', 'cancelled', 'invalid')),
   constraint task_schedule_kind_known
-    check (schedule_kind in ('once', 'interval', 'cron', 'rrule', 'union', 'manual')),
+    check (schedule_kind in ('once', 'interval', 'cron', 'rrule', 'union', 'condition', 'manual')),
   constraint task_dst_gap_known check (dst_gap in ('shift', 'skip')),
   constraint task_dst_overlap_known check (dst_overlap in ('first', 'second', 'both')),
   constraint task_overlap_known
@@ -90,6 +90,13 @@ create table ordinaut.task_schedule (
   replan_at      timestamptz,            -- when the plan runs short; null: never
   fired_until    timestamptz,            -- decided up to here; only moves forward
   catchup_at     timestamptz,            -- when the next made-up run may start
+  -- Of kinds whose next occurrence something has to tell: a run's end, or a condition.
+  look_at        timestamptz,            -- when to look next; null: never
+  awaits_run     uuid,                   -- the run whose end is waited for
+  is_met         boolean,                -- what the condition was; null: not known yet
+  met_at         timestamptz,            -- since when
+  look_error     text,                   -- why the last look, or the last few, failed
+  look_failures  integer     not null default 0,
   last_run       timestamptz,
   fired_count    bigint      not null default 0,
   missed_count   bigint      not null default 0,
@@ -109,6 +116,10 @@ create index task_schedule_next_idx
 create index task_schedule_replan_idx
   on ordinaut.task_schedule (replan_at)
   where replan_at is not null;
+
+create index task_schedule_look_idx
+  on ordinaut.task_schedule (look_at)
+  where look_at is not null;
 
 -- The primary key is what makes firing twice impossible, however many schedulers run.
 create table ordinaut.occurrence (

@@ -263,7 +263,7 @@ create table ordinaut.task (
   constraint task_name_key UNIQUE (namespace, name),
   constraint task_overlap_known CHECK ((overlap = ANY (ARRAY['allow'::text, 'skip'::text, 'buffer_one'::text, 'buffer_all'::text, 'cancel_other'::text]))),
   constraint task_priority_range CHECK (((priority >= 1) AND (priority <= 9))),
-  constraint task_schedule_kind_known CHECK ((schedule_kind = ANY (ARRAY['once'::text, 'interval'::text, 'cron'::text, 'rrule'::text, 'union'::text, 'manual'::text]))),
+  constraint task_schedule_kind_known CHECK ((schedule_kind = ANY (ARRAY['once'::text, 'interval'::text, 'cron'::text, 'rrule'::text, 'union'::text, 'condition'::text, 'manual'::text]))),
   constraint task_status_known CHECK ((status = ANY (ARRAY['active'::text, 'paused'::text, 'completed'::text, 'cancelled'::text, 'invalid'::text])))
 )
 with (fillfactor=80);
@@ -320,6 +320,12 @@ create table ordinaut.task_schedule (
   replan_at       timestamp with time zone,
   fired_until     timestamp with time zone,
   catchup_at      timestamp with time zone,
+  look_at         timestamp with time zone,
+  awaits_run      uuid,
+  is_met          boolean,
+  met_at          timestamp with time zone,
+  look_error      text,
+  look_failures   integer not null default 0,
   last_run        timestamp with time zone,
   fired_count     bigint not null default 0,
   missed_count    bigint not null default 0,
@@ -332,6 +338,7 @@ create table ordinaut.task_schedule (
 )
 with (fillfactor=70, autovacuum_vacuum_scale_factor=0.05, autovacuum_vacuum_cost_delay=0);
 
+CREATE INDEX task_schedule_look_idx ON ordinaut.task_schedule USING btree (look_at) WHERE (look_at IS NOT NULL);
 CREATE INDEX task_schedule_next_idx ON ordinaut.task_schedule USING btree (next_run) WHERE (next_run IS NOT NULL);
 CREATE INDEX task_schedule_replan_idx ON ordinaut.task_schedule USING btree (replan_at) WHERE (replan_at IS NOT NULL);
 

@@ -23,6 +23,7 @@ from ordinaut.calls import Task
 from ordinaut.errors import OrdinautError, sentence
 from ordinaut.manifest import Definition
 from ordinaut.recurrence import Calendar, InvalidSchedule
+from ordinaut.recurrence.interval import read_interval
 
 _PAGE = 500
 _ONLY_AT_BIRTH = {"allow_past"}
@@ -155,8 +156,13 @@ def _same(conn: db.Connection, field: str, live: Any, wanted: Any, task: Task) -
         return False
     if field == "schedule_expr" and task.schedule_kind == "union":
         return bool(json.loads(live) == _json(wanted))
-    if field in _INTERVALS or (field == "schedule_expr" and task.schedule_kind == "interval"):
+    if field in _INTERVALS:
         return calls.same_interval(conn, live, wanted)
+    if field == "schedule_expr" and task.schedule_kind == "interval":
+        try:
+            return read_interval(live) == read_interval(wanted)
+        except InvalidSchedule:  # of another kind, or a duration as only PostgreSQL writes it
+            return False
     if field in _INSTANTS:
         return bool(live == datetime.fromisoformat(wanted))
     if field == "retry" and isinstance(live, dict):

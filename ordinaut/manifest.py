@@ -228,6 +228,11 @@ def _schedule(doc: Document, key: Key, value: Any) -> dict[str, Any]:
     out["schedule_kind"] = KINDS[kind]
     if KINDS[kind] == "interval":
         out["schedule_expr"] = interval(doc, (*key, kind), given[kind])
+    elif KINDS[kind] == "condition" and isinstance(given[kind], dict):
+        asked = mapping(doc, (*key, kind), {"every", "query"}, needs=("every", "query"))
+        every = interval(doc, (*key, kind, "every"), asked["every"])
+        query = typed(doc, (*key, kind, "query"), str, asked["query"])
+        out["schedule_expr"] = f"every {every}: {query.strip()}"
     elif KINDS[kind] == "manual":
         out["schedule_expr"] = None
     elif KINDS[kind] == "union":

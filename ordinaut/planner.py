@@ -60,6 +60,7 @@ def calendar(
     timezone: str,
     *,
     dtstart: datetime | None = None,
+    start_at: datetime | None = None,
     dst_gap: str | None = None,
     dst_overlap: str | None = None,
     calendars: list[dict[str, Any]] | None = None,
@@ -68,13 +69,14 @@ def calendar(
 
     Args:
         dtstart: start_at, or where there is none created_at.
+        start_at: what the phase of an interval is counted from; None: 1970.
         calendars: the data of those that it excludes, with name and timezone.
 
     Raises:
         InvalidSchedule: with the field and the reason.
     """
     schedule = parse(
-        kind, expr or "", timezone, dtstart=dtstart,
+        kind, expr or "", timezone, dtstart=dtstart, start_at=start_at,
         dst_gap=cast(DstGap | None, dst_gap), dst_overlap=cast(DstOverlap | None, dst_overlap),
     )  # fmt: skip
     return excluding(schedule, [Calendar.read(data) for data in calendars or ()])
@@ -90,7 +92,7 @@ def of_task(conn: db.Connection, task: calls.Task) -> Schedule:
     named = {c.name: c.named for c in live}
     return calendar(
         task.schedule_kind, task.schedule_expr, task.timezone,
-        dtstart=task.start_at or task.created_at,
+        dtstart=task.start_at or task.created_at, start_at=task.start_at,
         dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
         calendars=[named[name] for name in task.exclude or ()],
     )  # fmt: skip
@@ -180,7 +182,8 @@ def _plan_one(conn: db.Connection, task: calls.Unplanned) -> Plan | None:
     try:
         schedule = calendar(
             task.schedule_kind, task.schedule_expr, task.timezone, dtstart=task.dtstart,
-            dst_gap=task.dst_gap, dst_overlap=task.dst_overlap, calendars=task.calendars,
+            start_at=task.start_at, dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
+            calendars=task.calendars,
         )  # fmt: skip
         planned = plan(schedule, task.plan_after, task.end_at, task.now)
         is_stored = calls.plan_task(

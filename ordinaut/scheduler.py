@@ -1,5 +1,6 @@
 """
-The scheduler: a loop that plans calendars, fires what is due, takes back what died, keeps house.
+The scheduler: a loop that plans calendars, asks conditions, fires what is due, takes back what
+died, keeps house.
 
 It registers nothing and owns nothing.  Any number of schedulers may run: an occurrence fires
 once, whoever ticks, because its primary key says so.  The client's clock decides nothing: the
@@ -25,6 +26,7 @@ import psycopg
 from psycopg import errors
 
 from ordinaut import calls, db, planner, schema, systemd
+from ordinaut.conditions import Poller
 from ordinaut.errors import VersionSkew, sentence
 from ordinaut.recurrence import tzdata_version
 
@@ -45,6 +47,8 @@ class SchedulerConfig:
             once, is seen so much later.
         reap, prune: between two of each, jittered so that schedulers do not march in step.
         keep: an interval as PostgreSQL reads it: how long finished runs stay.
+        condition_role: whose rights the queries of conditions have; None: those of the DSN.
+        condition_timeout: then a condition counts as failed.
     """
 
     dsn: str
@@ -53,6 +57,8 @@ class SchedulerConfig:
     reap: float = 3.0
     prune: float = 60.0
     keep: str = "30 days"
+    condition_role: str | None = None
+    condition_timeout: float = 5.0
 
 
 @dataclass(slots=True)
@@ -78,9 +84,14 @@ class Scheduler:
         self._floor: datetime | None = None
         self._sweep = 0.0
         self._outdate = 0.0
+        self._poller = Poller(
+            config.dsn, pooled=config.pooled, role=config.condition_role,
+            timeout=timedelta(seconds=config.condition_timeout),
+        )  # fmt: skip
         self._ticking = _Chore("tick", self._tick)
         self._chores = [
             _Chore("plan", self._plan),
+            _Chore("conditions", self._conditions),
             self._ticking,
             _Chore("reap", self._reap),
             _Chore("prune", self._prune),
@@ -109,6 +120,7 @@ class Scheduler:
                 self._stopping.wait(pause)
         finally:
             systemd.notify("STOPPING=1")
+            self._poller.close()
             if self._conn is not None:
                 self._conn.close()
         log.info("scheduler stopped")
@@ -175,6 +187,10 @@ class Scheduler:
             if self._floor is not None:
                 self._floor = min(self._floor, earliest)
         return 0.0 if more else self.config.poll
+
+    def _conditions(self, conn: db.Connection) -> float:
+        self._poller.step(conn)
+        return self.config.poll
 
     def _tick(self, conn: db.Connection) -> float:
         sweep = time.monotonic() >= self._sweep

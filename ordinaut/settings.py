@@ -84,6 +84,9 @@ class Settings(BaseSettings):
         default_factory=dict, description="which tools a worker offers: sql, shell, python"
     )
     tool_role: str | None = Field(None, description="role of the connection that tools get")
+    condition_role: str | None = Field(
+        None, description="whose rights the queries of conditions have; default: the scheduler's"
+    )
     secrets_dir: Path | None = Field(
         None, description='files that payloads name as {"$secret": file}'
     )

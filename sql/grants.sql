@@ -74,6 +74,8 @@ begin
         ('invalidate_task', '{worker,admin}'),
         ('zone_changes', '{viewer,producer,worker,admin}'),
         ('zones_in_use', '{viewer,producer,worker,admin}'),
+        ('unpolled_conditions', '{worker,admin}'),
+        ('report_condition', '{worker,admin}'),
         ('create_task', '{admin}'),
         ('update_task', '{admin}'),
         ('pause_task', '{admin}'),

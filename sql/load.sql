@@ -21,6 +21,8 @@
 \ir run.sql
 \ir calendar_checks.sql
 \ir calendar.sql
+\ir after.sql
+\ir condition.sql
 \ir task.sql
 \ir task_verbs.sql
 \ir plan.sql

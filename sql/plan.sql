@@ -73,6 +73,7 @@ returns table (
   dst_gap       text,
   dst_overlap   text,
   dtstart       timestamptz,
+  start_at      timestamptz,
   plan_after    timestamptz,
   end_at        timestamptz,
   now           timestamptz,
@@ -90,7 +91,7 @@ begin
   return query
   select
     t.task_id, t.revision, t.schedule_kind, ordinaut._expr_to_plan(t), t.timezone, t.dst_gap,
-    t.dst_overlap, coalesce(t.start_at, t.created_at),
+    t.dst_overlap, ordinaut._anchor(t), t.start_at,
     ordinaut._planned_from(t, s), t.end_at, v_now,
     case when t.exclude is not null then ordinaut._calendars_of(t) end
   from ordinaut.task_schedule as s

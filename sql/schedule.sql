@@ -5,6 +5,9 @@
  * syntax tells.
  *
  * interval: anchor + n x duration, in elapsed time: a day is 24 hours, whatever the zone does.
+ *   5 min                  counted from start_at, or from its creation
+ *   15 min phase 2 min     counted from 1970, or from start_at, plus the phase: :02 :17 :32 :47
+ *   10 min after end       counted from the end of its last run (after.sql)
  * once: an instant; a naive one is wall time in the task's zone.  In a spring gap it is the first
  * instant after the gap, in the repeated hour of autumn the first of the two (Debian cron's rule).
  * `at time zone` alone would pick the second, and an hour after the wish.
@@ -106,6 +109,7 @@ $fn$;
 comment on function ordinaut._once_at(text, text) is
   'The instant of a once schedule. Errors: invalid_parameter_value.';
 
+-- Called at every firing: what it reads was checked by _check_interval, but is cast all the same.
 create or replace function ordinaut._every(p_expr text)
 returns interval
 language plpgsql
@@ -115,11 +119,14 @@ declare
   v_every interval;
 begin
   begin
-    v_every := p_expr::interval;
+    v_every := case
+      when p_expr like '% after end' then left(p_expr, -length(' after end'))::interval
+      else split_part(p_expr, ' phase ', 1)::interval
+    end;
   exception
     when data_exception then
       perform ordinaut._refuse(format('schedule_expr %L is not a duration', left(p_expr, 80)),
-        'For kind interval: 90 s, 5 min, 12 hours.');
+        'For kind interval: 90 s, 12 hours, 15 min phase 2 min, 10 min after end.');
   end;
   if v_every is null or extract(year from v_every) <> 0 or extract(month from v_every) <> 0 then
     perform ordinaut._refuse(format('schedule_expr %L has months or years', left(p_expr, 80)),
@@ -134,6 +141,54 @@ $fn$;
 comment on function ordinaut._every(text) is
   'The duration of an interval schedule, days counted as 24 hours. Errors: '
   'invalid_parameter_value.';
+
+create or replace function ordinaut._phase(p_expr text)
+returns interval
+language plpgsql
+immutable
+as $fn$
+declare
+  v_at constant integer := strpos(p_expr, ' phase ');
+  v_phase interval;
+begin
+  if v_at = 0 then
+    return null;
+  end if;
+  begin
+    v_phase := substr(p_expr, v_at + length(' phase '))::interval;
+  exception
+    when data_exception then
+      perform ordinaut._refuse(
+        format('schedule_expr %L: its phase is not a duration', left(p_expr, 80)),
+        'For kind interval: 15 min phase 2 min.');
+  end;
+  if extract(year from v_phase) <> 0 or extract(month from v_phase) <> 0
+    or not (v_phase >= interval '0 s' and v_phase < ordinaut._every(p_expr))
+  then
+    perform ordinaut._refuse(
+      format('schedule_expr %L: its phase must be less than its duration', left(p_expr, 80)),
+      'For kind interval: 15 min phase 2 min.');
+  end if;
+  return make_interval(secs => extract(epoch from v_phase));
+end
+$fn$;
+
+comment on function ordinaut._phase(text) is
+  'The phase of an interval schedule; null: it has none. Errors: invalid_parameter_value.';
+
+create or replace function ordinaut._check_interval(p_expr text)
+returns void
+language plpgsql
+immutable
+as $fn$
+begin
+  perform ordinaut._every(p_expr);
+  perform ordinaut._phase(p_expr);
+end
+$fn$;
+
+comment on function ordinaut._check_interval(text) is
+  'Refuse what is no interval schedule. Errors: invalid_parameter_value.';
 
 -- What no planner could read.  What this lets pass and a planner refuses makes the task invalid.
 create or replace function ordinaut._check_cron(p_expr text)
@@ -247,6 +302,10 @@ begin
         'A member has a kind (once, interval, cron or rrule) and its expr, and nothing else.');
     end if;
     begin
+      if v_member ->> 'expr' like '% after end' then
+        perform ordinaut._refuse('the end of a run is in no calendar',
+          'Make it a task of kind interval of its own.');
+      end if;
       perform ordinaut._check_schedule(v_member ->> 'kind', v_member ->> 'expr', p_timezone);
     exception
       when invalid_parameter_value then
@@ -271,27 +330,46 @@ begin
     when 'manual' then
       if p_expr is not null then
         perform ordinaut._refuse('schedule_expr was given, but schedule_kind is manual',
-          'Name the kind: once, interval, cron, rrule or union.');
+          'Name the kind: once, interval, cron, rrule, union or condition.');
       end if;
     when 'once' then
       perform ordinaut._once_at(p_expr, p_timezone);
     when 'interval' then
-      perform ordinaut._every(p_expr);
+      perform ordinaut._check_interval(p_expr);
     when 'cron' then
       perform ordinaut._check_cron(p_expr);
     when 'rrule' then
       perform ordinaut._check_rrule(p_expr);
+    when 'condition' then
+      perform ordinaut._check_condition(p_expr);
     when 'union' then
       perform ordinaut._check_union(p_expr, p_timezone);
     else
       perform ordinaut._refuse(
-        format('schedule_kind %L must be once, interval, cron, rrule, union or manual', p_kind));
+        format('schedule_kind %L must be once, interval, cron, rrule, union, condition or manual',
+          p_kind));
   end case;
 end
 $fn$;
 
 comment on function ordinaut._check_schedule(text, text, text) is
   'Refuse an expression that is visibly none of its kind. Errors: invalid_parameter_value.';
+
+create or replace function ordinaut._anchor(p_task ordinaut.task)
+returns timestamptz
+language sql
+stable
+as $fn$
+  select case
+    when p_task.schedule_kind = 'interval' and p_task.schedule_expr like '% phase %'
+      then coalesce(p_task.start_at, '1970-01-01 00:00:00+00')
+        + ordinaut._phase(p_task.schedule_expr)
+    else coalesce(p_task.start_at, p_task.created_at)
+  end;
+$fn$;
+
+comment on function ordinaut._anchor(ordinaut.task) is
+  'What an interval is counted from; the DTSTART of a rule that has none.';
 
 -- The first occurrence after an instant; null when there is none.
 create or replace function ordinaut._next_occurrence(p_task ordinaut.task, p_after timestamptz)
@@ -302,7 +380,7 @@ as $fn$
 declare
   v_next timestamptz;
   v_every interval;
-  v_anchor timestamptz := coalesce(p_task.start_at, p_task.created_at);
+  v_anchor timestamptz;
 begin
   case p_task.schedule_kind
     when 'once' then
@@ -312,7 +390,9 @@ begin
       end if;
     when 'interval' then
       v_every := ordinaut._every(p_task.schedule_expr);
+      v_anchor := ordinaut._anchor(p_task);
       v_next := case
+        when ordinaut._is_told(p_task) then null
         -- With a start of its own it is the start; else one duration after creation.
         when p_after < v_anchor then v_anchor
         else v_anchor + v_every * (
@@ -327,7 +407,7 @@ $fn$;
 
 comment on function ordinaut._next_occurrence(ordinaut.task, timestamptz) is
   'The first occurrence of a task''s schedule after an instant, up to its end_at; null when '
-  'there is none.';
+  'there is none, or an end of a run or a condition will tell.';
 
 create or replace function ordinaut._next_planned(
   p_plan  ordinaut.task_schedule,
@@ -361,11 +441,14 @@ returns boolean
 language sql
 immutable
 as $fn$
-  select false;
+  select
+    p_task.schedule_kind = 'condition'
+    or (p_task.schedule_kind = 'interval' and p_task.schedule_expr like '% after end');
 $fn$;
 
 comment on function ordinaut._is_told(ordinaut.task) is
-  'Whether the next occurrence of a task is not known when it fires: something tells it later.';
+  'Whether the next occurrence of a task is not known when it fires: the end of its '
+  'run tells it, or a condition that becomes true.';
 
 -- A plan tells by instant what a change of the clocks, or a calendar, does to an occurrence.
 create or replace function ordinaut._told(p_by_instant jsonb, p_at timestamptz)

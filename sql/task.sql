@@ -154,22 +154,31 @@ volatile
 as $fn$
 declare
   v_next timestamptz;
+  v_look timestamptz;
+  v_awaits uuid;
   v_plan ordinaut.task_schedule;
   v_is_planned constant boolean := ordinaut._is_planned(p_task);
 begin
   select s.* into v_plan
   from ordinaut.task_schedule as s
   where s.task_id = p_task.task_id and s.revision = p_task.revision and v_is_planned;
-  if p_task.status = 'active' then
+  if p_task.status = 'active' and p_task.schedule_kind = 'condition' then
+    v_look := greatest(p_after, p_task.start_at);
+  elsif p_task.status = 'active' and ordinaut._is_told(p_task) then
+    select a.next_run, a.look_at, a.awaits_run into v_next, v_look, v_awaits
+    from ordinaut._plan_after_end(p_task, p_after) as a;
+  elsif p_task.status = 'active' then
     v_next := case
       when v_is_planned then ordinaut._next_planned(v_plan, p_after)
       else ordinaut._next_occurrence(p_task, p_after)
     end;
   end if;
-  insert into ordinaut.task_schedule as s (task_id, revision, next_run, plan_after, replan_at)
+  insert into ordinaut.task_schedule as s (task_id, revision, next_run, plan_after, replan_at,
+    look_at)
   values (p_task.task_id, p_task.revision, v_next,
     case when v_is_planned then p_after end,
-    case when v_is_planned and p_task.status = 'active' then '-infinity'::timestamptz end)
+    case when v_is_planned and p_task.status = 'active' then '-infinity'::timestamptz end,
+    v_look)
   on conflict on constraint task_schedule_pk do update
   set
     revision = excluded.revision,
@@ -187,7 +196,11 @@ begin
       when s.fired_until > ordinaut.now() then ordinaut.now()
       else s.fired_until
     end,
-    replan_at = excluded.replan_at;
+    replan_at = excluded.replan_at,
+    look_at = excluded.look_at,
+    awaits_run = coalesce(v_awaits, s.awaits_run),
+    -- What became true and has not fired yet is news again.
+    is_met = s.is_met and (s.next_run is null or p_task.schedule_kind <> 'condition');
   return v_next;
 end
 $fn$;
@@ -269,7 +282,10 @@ comment on function ordinaut.create_task(
   interval, integer, integer, text[]
 ) is
   'Define a task and return its id. p_schedule_kind: manual (run_now() only), interval '
-  '(p_schedule_expr a duration, counted from p_start_at or now, elapsed time), once (an ISO '
+  '(p_schedule_expr a duration, counted from p_start_at or now, elapsed time; 15 min phase 2 min: '
+  'counted from p_start_at or 1970, plus the phase; 10 min after end: from the end of its last '
+  'run), condition (every 30 s: select exists (...): fires when the query, which a scheduler asks '
+  'so often, becomes true), once (an ISO '
   'timestamp; without offset it is wall time in p_timezone; past by up to p_grace it runs at '
   'once, older is refused unless p_allow_past), cron (5 fields, 6 with seconds first, or @daily) '
   'and rrule (RFC 5545; p_start_at is its DTSTART unless it has one), both wall time in '
@@ -429,6 +445,18 @@ begin
   if v_replan or v_revive then
     perform ordinaut._plan(v_new,
       case v_new.schedule_kind when 'once' then '-infinity' else v_now end);
+    -- What an old query was says nothing of a new one; the same one need not fire again.
+    if ordinaut._condition_query(v_new.schedule_expr)
+      is distinct from ordinaut._condition_query(v_old.schedule_expr)
+    then
+      update ordinaut.task_schedule as s
+      set
+        is_met = null,
+        met_at = null,
+        look_error = null,
+        look_failures = 0
+      where s.task_id = v_task_id;
+    end if;
   else
     update ordinaut.task_schedule as s set revision = v_new.revision where s.task_id = v_task_id;
   end if;

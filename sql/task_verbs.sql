@@ -67,7 +67,9 @@ begin
   update ordinaut.task_schedule as s
   set
     next_run = null,
-    replan_at = null
+    replan_at = null,
+    look_at = null,
+    is_met = s.is_met and s.next_run is null
   where s.task_id = p_task_id;
   perform ordinaut._journal('task_' || p_status, p_task_id => p_task_id,
     p_detail => jsonb_build_object('message', left(p_reason, 1000)));
@@ -75,8 +77,8 @@ end
 $fn$;
 
 comment on function ordinaut._stop_task(uuid, text, text, text) is
-  'Make a task paused or invalid that the engine itself can fire no more; the caller has locked '
-  'its schedule row.';
+  'Make a task paused, invalid or completed that the engine itself can fire no more; the caller '
+  'has locked its schedule row.';
 
 create or replace function ordinaut.pause_task(p_task text, p_note text default null)
 returns text
@@ -120,7 +122,7 @@ $fn$;
 comment on function ordinaut.resume_task(text, text) is
   'Fire a paused task again, from its next occurrence after now: what passed meanwhile does not '
   'come in a burst; a once that passed fires now, or is recorded as missed if its catchup is '
-  'none. Errors: OR020, OR010 (cancelled), OR031 (completed or invalid).';
+  'none; a condition fires if it became true meanwhile. Errors: OR020, OR010 (cancelled), OR031 (completed or invalid).';
 
 create or replace function ordinaut.cancel_task(p_task text, p_note text default null)
 returns text
@@ -167,12 +169,17 @@ declare
   v_task_id uuid := ordinaut._task_id(p_task);
   v_task ordinaut.task;
   v_next timestamptz;
+  v_look timestamptz;
+  v_until constant timestamptz := ordinaut.now() + p_for;
 begin
   perform ordinaut._check_span('for', coalesce(p_for, '-1 s'), '1 s', '7 days');
-  perform from ordinaut.task_schedule as s where s.task_id = v_task_id for update;
+  select s.look_at into v_look
+  from ordinaut.task_schedule as s
+  where s.task_id = v_task_id
+  for update;
   select t.next_run into v_next from ordinaut.task_status as t where t.task_id = v_task_id;
   select t.* into v_task from ordinaut.task as t where t.task_id = v_task_id;
-  if v_task.status <> 'active' or v_next is null then
+  if v_task.status <> 'active' or coalesce(v_next, v_look) is null then
     raise exception using
       errcode = 'OR031',
       message = format('task %s/%s is %s and has no next run to snooze',
@@ -187,6 +194,17 @@ begin
       next_run = v_next,
       upcoming = case when s.upcoming is not null then array[v_next] end
     where s.task_id = v_task_id;
+  elsif ordinaut._is_told(v_task) then
+    update ordinaut.task_schedule as s
+    set
+      next_run = v_next + p_for,
+      plan_after = v_until,
+      look_at = case
+        when v_task.schedule_kind = 'condition' then v_until
+        else coalesce(v_next + p_for, s.look_at)
+      end
+    where s.task_id = v_task_id;
+    v_next := coalesce(v_next + p_for, v_until);
   else
     perform ordinaut._plan(v_task, greatest(v_next, ordinaut.now()) + p_for - interval '1 us');
     select t.next_run into v_next from ordinaut.task_status as t where t.task_id = v_task_id;
@@ -199,7 +217,9 @@ $fn$;
 
 comment on function ordinaut.snooze_task(text, interval, text) is
   'Skip what a task''s schedule holds for the next p_for (1 s to 7 days) from its next run, and '
-  'return the run after it; a once is moved by p_for. Runs that exist are untouched. Errors: '
+  'return the run after it; a once, and one after the end of a run, is moved by p_for. Where the '
+  'next run is not known yet, it returns when it can be due at the earliest: a condition is not '
+  'looked at before. Runs that exist are untouched. Errors: '
   'OR020, OR031 (nothing to snooze), invalid_parameter_value.';
 
 create or replace function ordinaut.list_tasks(

@@ -67,6 +67,7 @@ declare
   v_missed integer;
 begin
   perform ordinaut._check_count('limit', p_limit, 1, 100000);
+  perform ordinaut._follow_ended(v_now, v_floor);
 
   -- Locked in one statement, read in the next: an edit that we waited out is seen there.
   with due as (

@@ -189,6 +189,64 @@ $fn$;
 comment on function ordinaut._why_excluded(ordinaut.task_schedule) is
   'Why the next occurrence of a task does not fire; no rows if no calendar excludes it.';
 
+create or replace function ordinaut._why_condition(p_plan ordinaut.task_schedule)
+returns table (reason text, detail text, since timestamptz, until timestamptz, subject text)
+language sql
+stable
+as $fn$
+  select
+    case
+      when p_plan.is_met then 'condition_met'
+      when p_plan.is_met is null then 'condition_unknown'
+      else 'condition_unmet'
+    end,
+    case
+      when p_plan.is_met
+        then 'its condition is true and it fired when that began: it must be false in between'
+      when p_plan.is_met is null then 'its condition has never been known'
+      else 'its condition was false when it was asked last'
+    end,
+    p_plan.met_at, p_plan.look_at, p_plan.task_id::text
+  union all
+  select
+    'condition_error',
+    format('its condition could not be asked, %s times in a row: %s', p_plan.look_failures,
+      p_plan.look_error),
+    null, p_plan.look_at, p_plan.task_id::text
+  where p_plan.look_error is not null
+  union all
+  select
+    'not_polled', 'its condition is to be asked and nobody does: no scheduler runs, or it is late',
+    p_plan.look_at, null, p_plan.task_id::text
+  where p_plan.look_at < ordinaut.now() - interval '10 s';
+$fn$;
+
+comment on function ordinaut._why_condition(ordinaut.task_schedule) is
+  'Why a condition does not fire now.';
+
+create or replace function ordinaut._why_after_end(
+  p_task ordinaut.task,
+  p_plan ordinaut.task_schedule
+)
+returns table (reason text, detail text, since timestamptz, until timestamptz, subject text)
+language sql
+stable
+as $fn$
+  select
+    case when l.ended_at is null then 'waits_end' else 'not_due' end,
+    case
+      when l.ended_at is null then format('it waits for the end of run %s', l.run_id)
+      else 'its last run has ended, and its next occurrence lies ahead'
+    end,
+    coalesce(l.ended_at, p_plan.last_run),
+    greatest(l.ended_at + ordinaut._every(p_task.schedule_expr), p_plan.plan_after),
+    coalesce(l.run_id, p_task.task_id)::text
+  from ordinaut._last_ends(array[p_task.task_id], ordinaut.now()) as l;
+$fn$;
+
+comment on function ordinaut._why_after_end(ordinaut.task, ordinaut.task_schedule) is
+  'Why a task that follows the end of its runs has no next run.';
+
 create or replace function ordinaut._why_task(p_task_id uuid)
 returns table (reason text, detail text, since timestamptz, until timestamptz, subject text)
 language plpgsql
@@ -223,6 +281,12 @@ begin
       coalesce(max(s.planned_at) filter (where s.task_id = p_task_id), v_task.updated_at),
       null::timestamptz, p_task_id::text
     from ordinaut.task_schedule as s;
+  elsif v_plan.next_run is null and v_plan.look_at is not null then
+    if v_task.schedule_kind = 'condition' then
+      return query select c.* from ordinaut._why_condition(v_plan) as c;
+    else
+      return query select a.* from ordinaut._why_after_end(v_task, v_plan) as a;
+    end if;
   elsif v_plan.next_run is null then
     return query
     select

@@ -18,6 +18,13 @@ from ordinaut.calls.calendar import (
     list_calendars,
     set_calendar,
 )
+from ordinaut.calls.condition import (
+    Answer,
+    Unpolled,
+    ask_condition,
+    report_condition,
+    unpolled_conditions,
+)
 from ordinaut.calls.lease import (
     Heard,
     Settled,
@@ -91,6 +98,7 @@ from ordinaut.calls.task import (
 )
 
 __all__ = [
+    "Answer",
     "Calendar",
     "Enqueued",
     "Event",
@@ -106,8 +114,10 @@ __all__ = [
     "Settled",
     "Task",
     "Unplanned",
+    "Unpolled",
     "Work",
     "ZoneUse",
+    "ask_condition",
     "assert_lease",
     "cancel_run",
     "cancel_task",
@@ -142,6 +152,7 @@ __all__ = [
     "reap",
     "register_worker",
     "release_work",
+    "report_condition",
     "resume_queue",
     "resume_task",
     "retry_run",
@@ -155,6 +166,7 @@ __all__ = [
     "snooze_work",
     "tick",
     "unplanned_tasks",
+    "unpolled_conditions",
     "update_task",
     "why",
     "worker_status",

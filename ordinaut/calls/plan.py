@@ -22,6 +22,7 @@ class Unplanned:
     dst_gap: str | None
     dst_overlap: str | None
     dtstart: datetime
+    start_at: datetime | None
     plan_after: datetime
     end_at: datetime | None
     now: datetime

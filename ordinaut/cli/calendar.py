@@ -20,6 +20,7 @@ from ordinaut.recurrence import (
     describe,
     dst_report,
 )
+from ordinaut.recurrence.schedule import AfterEnd
 
 Name = Annotated[str | None, typer.Argument(help="A task; or give an expression.")]
 Cron = Annotated[str | None, typer.Option("--cron", help="A cron expression instead of a task.")]
@@ -58,6 +59,9 @@ def preview(
     A stretch in which a calendar keeps it from firing is one line, at the first time in it.
     """
     schedule, after, end = _asked(task, cron, rrule, timezone, start, dst_gap, dst_overlap)
+    if task is not None and isinstance(schedule, AfterEnd):
+        _next_only(task, schedule)
+        return
     rows = [_row(schedule, found) for found in _next(schedule, after, end, n)]
     if not state.json:
         base.console().print(base.clean(describe(schedule)), soft_wrap=True)
@@ -65,6 +69,17 @@ def preview(
     if isinstance(schedule, Union) and schedule.excludes:
         columns.append(("excluded", "excluded"))
     table(rows, columns, "no occurrence is left")
+
+
+def _next_only(name: str, schedule: AfterEnd) -> None:
+    """Say what is known of a task that follows the end of its runs: at most the next one."""
+    at = calls.get_task(state.connect(), name).next_run
+    note = "only the next is known: the one after it waits until its run has ended"
+    empty = f"none is known: its last run has not ended; ordinaut why {name} says which"
+    rows = [{"utc": f"{at:%Y-%m-%d %H:%M:%S}", "note": note}] if at else []
+    if not state.json:
+        base.console().print(base.clean(describe(schedule)), soft_wrap=True)
+    table(rows, [("utc", "UTC"), ("note", "and then")], empty)
 
 
 def _next(
@@ -112,6 +127,8 @@ def report(
 ) -> None:
     """Show what each change of the clocks in a year does to a task, or to an expression."""
     schedule, after, _ = _asked(task, cron, rrule, timezone, start, dst_gap, dst_overlap)
+    if isinstance(schedule, AfterEnd):
+        raise typer.BadParameter(f"{task} follows the end of its runs, whatever clocks do")
     days = dst_report(schedule, year or after.year)
     if state.json:
         answer(days)
@@ -160,6 +177,11 @@ def _asked(
         raise typer.BadParameter(f"{name} has a time zone and policies of its own")
     conn = state.connect()
     task = calls.get_task(conn, name)
+    if task.schedule_kind == "condition":
+        raise typer.BadParameter(
+            f"task {name} is a condition: nobody knows when it becomes true;"
+            f" ordinaut why {name} says what it is now"
+        )
     if task.schedule_expr is None:
         raise typer.BadParameter(f"task {name} is {task.schedule_kind}: it has no calendar")
     schedule = planner.of_task(conn, task)

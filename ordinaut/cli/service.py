@@ -18,8 +18,9 @@ def scheduler() -> None:
     settings = state.settings()
     logging_to_stderr(settings.log_level, settings.log_format)
     config = SchedulerConfig(
-        state.dsn(), pooled=settings.pooled, poll=settings.poll.total_seconds(), keep=settings.keep
-    )
+        state.dsn(), pooled=settings.pooled, poll=settings.poll.total_seconds(), keep=settings.keep,
+        condition_role=settings.condition_role,
+    )  # fmt: skip
     raise typer.Exit(run(config))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -71,9 +73,11 @@ def schedule(task: calls.Task) -> str:
     """A task's schedule in a few words."""
     text = f"{task.schedule_kind} {task.schedule_expr or ''}".strip()
     if task.schedule_kind == "interval":
-        text = f"every {task.schedule_expr}"
+        text = re.sub(r"^(?!.* after end$)", "every ", task.schedule_expr or "")
     elif task.schedule_kind == "union":
         text = "; ".join(f"{m['kind']} {m['expr']}" for m in json.loads(task.schedule_expr or "[]"))
+    elif task.schedule_kind == "condition":
+        text = textwrap.shorten(text, 80, placeholder=" …")
     return f"{text}, not in {', '.join(task.exclude)}" if task.exclude else text
 
 

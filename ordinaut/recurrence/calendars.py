@@ -24,7 +24,7 @@ from typing import Any
 
 from ordinaut.recurrence.cron import parse_cron
 from ordinaut.recurrence.occurrence import END, InvalidSchedule, Occurrence
-from ordinaut.recurrence.schedule import Schedule, merged
+from ordinaut.recurrence.schedule import AfterEnd, Schedule, merged
 from ordinaut.recurrence.zone import Zone, zone
 
 MAX_BLOCKS = 1000  # excluded stretches that a search passes before it gives up
@@ -133,6 +133,9 @@ class Union(Schedule):
     def __post_init__(self) -> None:
         if not self.includes:
             raise InvalidSchedule("union", "has no schedules")
+        for schedule in self.includes:
+            if isinstance(schedule, AfterEnd):
+                raise InvalidSchedule("union", f"{schedule.expr!r} is no calendar: runs decide it")
 
     @property
     def expr(self) -> str:  # type: ignore[override]

@@ -7,7 +7,15 @@ from ordinaut.recurrence.cron import Cron
 from ordinaut.recurrence.expand import Expansion
 from ordinaut.recurrence.occurrence import MONTHS
 from ordinaut.recurrence.rule import WEEKDAYS, Rule
-from ordinaut.recurrence.schedule import Elapsed, Every, Listed, RuleSet, Schedule, Wall
+from ordinaut.recurrence.schedule import (
+    AfterEnd,
+    Elapsed,
+    Every,
+    Listed,
+    RuleSet,
+    Schedule,
+    Wall,
+)
 
 _NAMES = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 _SHORT = dict(zip(WEEKDAYS, _NAMES[1:] + _NAMES[:1], strict=True))
@@ -35,6 +43,8 @@ def _sentence(schedule: Schedule) -> str:
         return _sentence(schedule.members[0]) + dates + without
     if isinstance(schedule, Every):
         return f"every {schedule.step} of elapsed time, counted from {schedule.anchor:%F %T} UTC"
+    if isinstance(schedule, AfterEnd):
+        return f"{schedule.step} of elapsed time after the end of its last run"
     if isinstance(schedule, Wall) and isinstance(schedule.source, Cron):
         return _cron(schedule.source)
     if isinstance(schedule, Wall) and isinstance(schedule.source, Expansion):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 
 from ordinaut.recurrence.occurrence import InvalidSchedule
@@ -21,6 +22,40 @@ _ISO = re.compile(r"p(?:([0-9.]+)w)?(?:([0-9.]+)d)?(?:t(?:([0-9.]+)h)?(?:([0-9.]
                   r"(?:([0-9.]+)s)?)?", re.ASCII)  # fmt: skip
 
 LEAST, MOST = timedelta(seconds=1), timedelta(days=3650)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An interval schedule.
+
+    Attributes:
+        phase: None: counted from its start, or from its creation.
+        after_end: counted from the end of the last run.
+    """
+
+    every: timedelta
+    phase: timedelta | None = None
+    after_end: bool = False
+
+
+def read_interval(text: str) -> Interval:
+    """Read `5 min`, `15 min phase 2 min` or `10 min after end`.
+
+    Raises:
+        InvalidSchedule: a duration is none; the phase is not less than the duration.
+    """
+    if text.endswith(" after end"):
+        return Interval(parse_interval(text.removesuffix(" after end")), after_end=True)
+    every, word, rest = text.partition(" phase ")
+    if not word:
+        return Interval(parse_interval(every))
+    step = parse_interval(every)
+    seconds = _seconds(rest.strip().lower()) if 0 < len(rest.strip()) <= 100 else None
+    if seconds is None:
+        raise InvalidSchedule("interval", f"{rest[:40]!r} is not a phase like 2 min")
+    if not seconds < step.total_seconds():
+        raise InvalidSchedule("interval", f"the phase {rest[:40]} is not less than {every[:40]}")
+    return Interval(step, timedelta(seconds=seconds))
 
 
 def parse_interval(text: str) -> timedelta:

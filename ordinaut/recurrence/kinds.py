@@ -12,10 +12,11 @@ from typing import Literal
 from ordinaut.recurrence.calendars import Union
 from ordinaut.recurrence.cron import parse_cron
 from ordinaut.recurrence.expand import Expansion
-from ordinaut.recurrence.interval import parse_interval
+from ordinaut.recurrence.interval import read_interval
 from ordinaut.recurrence.occurrence import BEGIN, END, LAST_DAY, InvalidSchedule
 from ordinaut.recurrence.rule import Moment, Rule, RuleText, read_rule
 from ordinaut.recurrence.schedule import (
+    AfterEnd,
     Elapsed,
     Every,
     Gap,
@@ -43,6 +44,7 @@ def parse(
     timezone: str,
     *,
     dtstart: datetime | None = None,
+    start_at: datetime | None = None,
     dst_gap: DstGap | None = None,
     dst_overlap: DstOverlap | None = None,
 ) -> Schedule:
@@ -53,6 +55,7 @@ def parse(
             [{"kind": "cron", "expr": "0 9 * * *"}, {"kind": "interval", "expr": "4 h"}].
         dtstart: where an interval or a rule without a DTSTART line is anchored; naive is wall
             time in `timezone`.  Store it with the task: INTERVAL and COUNT are counted from it.
+        start_at: what the phase of an interval is counted from; None: 1970.
         dst_gap: `shift`: what falls into a skipped hour runs all the same; `skip`: not that day.
         dst_overlap: `first`, `second` or `both` of a repeated hour.  None for either is the rule
             of the kind: as in Debian's cron for cron and once, as in RFC 5545 for rrule.
@@ -74,14 +77,18 @@ def parse(
     if kind == "rrule":
         return _rrule(expr, where, dtstart, dst_gap, dst_overlap)
     if kind == "union":
-        return _union(expr, timezone, dtstart, dst_gap, dst_overlap)
+        return _union(expr, timezone, dtstart, start_at, dst_gap, dst_overlap)
     if kind == "interval":
         _needs_no_policy("an interval", dst_gap, dst_overlap)
+        interval = read_interval(expr)
+        if interval.after_end:
+            return AfterEnd(kind, expr, where, interval.every)
+        if interval.phase is not None:
+            dtstart = start_at or BEGIN
         if dtstart is None:
             raise InvalidSchedule("dtstart", "an interval needs an anchor")
-        step = parse_interval(expr)
         anchor = dtstart.astimezone(UTC) if dtstart.tzinfo else where.first_instant(dtstart)
-        return Every(kind, expr, where, step, anchor)
+        return Every(kind, expr, where, interval.every, anchor + (interval.phase or timedelta()))
     raise InvalidSchedule("kind", f"{kind[:40]!r} is not cron, rrule, once, interval or union")
 
 
@@ -89,6 +96,7 @@ def _union(
     expr: str,
     timezone: str,
     dtstart: datetime | None,
+    start_at: datetime | None,
     gap: DstGap | None,
     overlap: DstOverlap | None,
 ) -> Schedule:
@@ -115,7 +123,13 @@ def _union(
         try:
             found.append(
                 parse(
-                    name, text, timezone, dtstart=dtstart, dst_gap=policy[0], dst_overlap=policy[1]
+                    name,
+                    text,
+                    timezone,
+                    dtstart=dtstart,
+                    start_at=start_at,
+                    dst_gap=policy[0],
+                    dst_overlap=policy[1],
                 )
             )
         except InvalidSchedule as exc:

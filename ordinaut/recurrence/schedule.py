@@ -185,6 +185,19 @@ class Every(Schedule):
 
 
 @dataclass(frozen=True, slots=True)
+class AfterEnd(Schedule):
+    """A duration after the end of the last run: no calendar knows when that is."""
+
+    kind: str
+    expr: str
+    zone: Zone
+    step: timedelta
+
+    def walk(self, after: datetime) -> Iterator[Occurrence]:
+        return iter(())
+
+
+@dataclass(frozen=True, slots=True)
 class Listed(Schedule):
     """Instants that were given as such."""
 

@@ -88,6 +88,12 @@ def test_a_dry_run_changes_nothing(cli, manifest, dsn):
         ("Europe/Berlin", "Mars/Base", "tasks.yaml:4: task c"),
         ("2099-01-01T10:00", "infinity", "tasks.yaml:4: task c"),
         ("at:", "cron:", "tasks.yaml:4: task c, schedule"),
+        ("5 min", "5 min phase 6 min", "tasks.yaml:2: task a, schedule"),
+        (
+            "every: 5 min",
+            "condition: {every: 5 s, query: commit}",
+            "tasks.yaml:2: task a, schedule",
+        ),
     ],
 )
 def test_what_the_database_refuses_has_a_line_and_nothing_is_applied(
@@ -127,6 +133,43 @@ def test_calendars_from_a_manifest_are_previewed_and_explained(cli, manifest):
     assert code == 0
     assert "2027-03-14" in text
     assert "does not exist: left out" in text
+
+
+TOLD = """\
+tasks:
+  - {name: phase, uses: echo, schedule: {every: 1 hour phase 5 min}}
+  - {name: follow, uses: echo, schedule: {every: 10 min after end}}
+  - {name: unpaid, uses: echo, schedule: {condition: {every: 30 s, query: select true}}}
+"""
+
+
+def test_what_no_calendar_knows_is_applied_and_says_so(cli, manifest, dsn):
+    assert set(actions(cli("task", "apply", manifest(TOLD), "--json")).values()) == {"created"}
+    same = TOLD.replace("5 min", "300 s").replace("10 min", "600 s")
+    assert set(actions(cli("task", "apply", manifest(same), "--json")).values()) == {"unchanged"}
+    other = same.replace("300 s", "6 min").replace("every: 600 s after end", 'cron: "0 9 * * *"')
+    assert actions(cli("task", "apply", manifest(other), "--json")) == {
+        "phase": "updated", "follow": "updated", "unpaid": "unchanged"
+    }  # fmt: skip
+    cli("task", "apply", manifest(TOLD))
+
+    code, rows = cli("task", "preview", "phase", "-n", "3", "--json")
+    assert code == 0
+    assert all(row["utc"].endswith(":05:00") for row in rows)
+    code, rows = cli("task", "preview", "follow", "--json")
+    assert (code, len(rows)) == (0, 1)
+    assert rows[0]["note"].startswith("only the next is known")
+    with db.connect(dsn, name="test") as conn:
+        conn.execute("update ordinaut.task_schedule set next_run = null")
+    code, text = cli("task", "preview", "follow")
+    assert code == 0
+    assert "after the end of its last run" in text
+    assert "none is known: its last run has not ended" in " ".join(text.split())
+    code, text = cli("task", "preview", "unpaid")
+    assert (code, "nobody knows when it becomes true" in " ".join(text.split())) == (2, True)
+    assert cli("task", "dst-report", "follow")[0] == 2
+    code, text = cli("task", "list")
+    assert (code, "every every" in text) == (0, False)
 
 
 def test_policies_from_a_manifest(cli, manifest):

@@ -53,6 +53,31 @@ def test_a_manifest_becomes_arguments_of_create_task():
     assert plain.arguments == {"tool": "echo", "payload": [1, 2.5, True, None]}
 
 
+def test_conditions_and_forms_of_an_interval():
+    text = """\
+tasks:
+  - name: a
+    uses: echo
+    schedule:
+      condition:
+        every: 30 s
+        query: |
+          select exists (select from invoice)
+  - {name: b, uses: echo, schedule: {condition: {every: 5, query: "select true"}}}
+  - {name: c, uses: echo, schedule: {condition: "every 1 min: select true"}}
+  - {name: d, uses: echo, schedule: {every: 1 hour phase 5 min}}
+  - {name: e, uses: echo, schedule: {interval: 10 min after end}}
+"""
+    said = [(t.arguments["schedule_kind"], t.arguments["schedule_expr"]) for t in parse(text, "a")]
+    assert said == [
+        ("condition", "every 30 s: select exists (select from invoice)"),
+        ("condition", "every 5 s: select true"),
+        ("condition", "every 1 min: select true"),
+        ("interval", "1 hour phase 5 min"),
+        ("interval", "10 min after end"),
+    ]
+
+
 def test_json_says_the_same_as_yaml():
     text = '{"tasks": [\n\t{"name": "a", "uses": "echo",\n\t "with": {"x": "\\ud83d\\ude00"}}]}'
     [task] = parse(text, "a.json")
@@ -144,6 +169,12 @@ WIDE = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         (bad("schedule: {}"), "f.yaml:4: tasks[0].schedule: says no time"),
         (bad("schedule:", "  every: 1 s", "  at: x"), "f.yaml:4: tasks[0].schedule: has every and"),
         (bad("schedule:", "  evry: 1 s"), "f.yaml:5: tasks[0].schedule.evry: unknown field"),
+        (
+            bad("schedule: {condition: {every: 1 s}}"),
+            "f.yaml:4: tasks[0].schedule.condition: query",
+        ),
+        (bad("schedule: {condition: {query: x}}"), "f.yaml:4: tasks[0].schedule.condition: every"),
+        (bad("schedule: {condition: 5}"), "f.yaml:4: tasks[0].schedule.condition: must be text"),
         (bad("retry:", "  base: 1 s", "  tries: 5"), "f.yaml:6: tasks[0].retry.tries: unknown"),
         (bad("retry: {attempts: x}"), "f.yaml:4: tasks[0].retry.attempts: must be a whole number"),
         (bad("uses: sql"), "f.yaml:4: tasks[0].uses: given twice"),
