@@ -10,7 +10,7 @@
  * ticks there are.
  *
  * A run has ended when it is in no place of live work: in whatever way, and also when its history
- * was dropped.  So no task waits forever.  An occurrence that made no run ended when it was decided.
+ * was dropped.  So no task waits forever.  An occurrence without a run ended when it was decided.
  */
 
 create or replace function ordinaut._last_ends(p_task_ids uuid[], p_now timestamptz)
@@ -94,8 +94,8 @@ $fn$;
 
 comment on function ordinaut._plan_after_end(ordinaut.task, timestamptz) is
   'The next run of a task that waits for the end of its last one: after that end; from start_at, '
-  'or one duration after an instant, if there was none, or what it made due has passed; null, and '
-  'a look at once, while the run is live.';
+  'or one duration after an instant, if there was none, or what it made due has passed; null, '
+  'and a look at once, while the run is live.';
 
 create or replace function ordinaut._follow_ended(p_now timestamptz, p_floor timestamptz)
 returns void
@@ -166,5 +166,5 @@ end
 $fn$;
 
 comment on function ordinaut._follow_ended(timestamptz, timestamptz) is
-  'Plan the tasks that waited for the end of a run that has ended; at most 1000 looks. p_floor: as '
-  'of tick().';
+  'Plan the tasks that waited for the end of a run that has ended; at most 1000 looks. p_floor: '
+  'as of tick().';

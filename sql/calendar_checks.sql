@@ -37,7 +37,8 @@ language sql
 stable
 as $fn$
   select case
-    when p_text !~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}(:?\d{2})?)?)?$' then null
+    when p_text !~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}(:?\d{2})?)?)?$'
+      then null
     when p_text ~ ':.*(Z|[+-]\d{2}(:?\d{2})?)$' then p_text::timestamptz
     else ordinaut._local_instant(p_text::timestamp, p_timezone)
   end;

@@ -3,7 +3,7 @@
  *
  *   every 30 s: select exists (select from invoice where paid_at is null)
  *
- *   look_at --> unpolled_conditions() --> a scheduler asks the query (Python, ordinaut/conditions.py)
+ *   look_at --> unpolled_conditions() --> a scheduler asks the query (ordinaut/conditions.py)
  *           --> report_condition(): false -> true sets next_run = now, and tick fires it
  *
  * The query is never run in here: a security definer would lend its rights to whoever may create
@@ -158,9 +158,7 @@ begin
 end
 $fn$;
 
-comment on function ordinaut.report_condition(
-  uuid, integer, timestamptz, boolean, text, boolean
-) is
+comment on function ordinaut.report_condition(uuid, integer, timestamptz, boolean, text, boolean) is
   'Report what a condition was: the task fires if it became true, or is true at the first look; '
   'null is false. p_error: why it could not be asked; what it was before stands, and it is asked '
   'again, later and later up to a minute; p_is_defect: it is the query''s own fault, and a query '

@@ -447,8 +447,8 @@ as $fn$
 $fn$;
 
 comment on function ordinaut._is_told(ordinaut.task) is
-  'Whether the next occurrence of a task is not known when it fires: the end of its '
-  'run tells it, or a condition that becomes true.';
+  'Whether the next occurrence of a task is not known when it fires: the end of its run tells '
+  'it, or a condition that becomes true.';
 
 -- A plan tells by instant what a change of the clocks, or a calendar, does to an occurrence.
 create or replace function ordinaut._told(p_by_instant jsonb, p_at timestamptz)

@@ -122,7 +122,8 @@ $fn$;
 comment on function ordinaut.resume_task(text, text) is
   'Fire a paused task again, from its next occurrence after now: what passed meanwhile does not '
   'come in a burst; a once that passed fires now, or is recorded as missed if its catchup is '
-  'none; a condition fires if it became true meanwhile. Errors: OR020, OR010 (cancelled), OR031 (completed or invalid).';
+  'none; a condition fires if it became true meanwhile. Errors: OR020, OR010 (cancelled), OR031 '
+  '(completed or invalid).';
 
 create or replace function ordinaut.cancel_task(p_task text, p_note text default null)
 returns text
@@ -219,8 +220,8 @@ comment on function ordinaut.snooze_task(text, interval, text) is
   'Skip what a task''s schedule holds for the next p_for (1 s to 7 days) from its next run, and '
   'return the run after it; a once, and one after the end of a run, is moved by p_for. Where the '
   'next run is not known yet, it returns when it can be due at the earliest: a condition is not '
-  'looked at before. Runs that exist are untouched. Errors: '
-  'OR020, OR031 (nothing to snooze), invalid_parameter_value.';
+  'looked at before. Runs that exist are untouched. Errors: OR020, OR031 (nothing to snooze), '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut.list_tasks(
   p_namespace text    default null,

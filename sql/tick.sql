@@ -42,8 +42,8 @@ end
 $fn$;
 
 comment on function ordinaut._fire_carefully(uuid[], timestamptz) is
-  'Fire these tasks; one that cannot be fired becomes invalid, with the reason, one that somebody '
-  'holds up (lock_timeout) is left as it is, and the others fire.';
+  'Fire these tasks; one that cannot be fired becomes invalid, with the reason, one that '
+  'somebody holds up (lock_timeout) is left as it is, and the others fire.';
 
 create or replace function ordinaut.tick(
   p_limit integer     default 1000,
