@@ -42,7 +42,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _server(config: pytest.Config) -> postgres.Server:
     if _SERVER not in config.stash:
-        config.stash[_SERVER] = postgres.start()
+        try:
+            config.stash[_SERVER] = postgres.start()
+        except postgres.NoServer as none:
+            pytest.exit(str(none), returncode=pytest.ExitCode.USAGE_ERROR)
     return config.stash[_SERVER]
 
 

@@ -6,10 +6,10 @@ Where it comes from, in order:
     ORDINAUT_TEST_DSN        a server of yours (a role that may create databases)
     ORDINAUT_TEST_PG=docker  a container; docker:15 picks the version
     local binaries           as `ordinaut dev` finds them; ORDINAUT_TEST_PG=15 picks the version
-    a Docker socket          that answers /_ping, when there are no binaries
+    Docker                   where it answers, when there are no such binaries
 
-Without any, the tests fail; nothing skips.  Each xdist worker has databases of its own, named
-after the run, so that nobody meets anybody:
+Without any, the run ends with a sentence that says why; nothing skips.  Each xdist worker has
+databases of its own, named after the run, so that nobody meets anybody:
 
     <run>_<worker>_prod      installed, as shipped: the template of `prod_dsn`
     <run>_<worker>_test      the same with tests/clock.sql: the template of `dsn`
@@ -22,13 +22,13 @@ yours, databases of a run that was killed stay and are called ordinaut_test_*.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
-import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -39,6 +39,10 @@ from ordinaut import schema
 from ordinaut.embedded import EmbeddedError, EmbeddedPostgres, find_bindir
 
 HERE = Path(__file__).parent
+
+
+class NoServer(Exception):
+    """There is nothing to test on; the sentence says why and what to do."""
 
 
 class Server:
@@ -62,14 +66,18 @@ def start() -> Server:
     if given:
         return Server(given, None, keeper)
     wanted = os.environ.get("ORDINAUT_TEST_PG", "")
-    if wanted.startswith("docker"):
-        return _container(wanted.partition(":")[2], keeper)
+    source, _, version = wanted.partition(":")
+    if source == "docker":
+        return _container(version, keeper)
+    if not wanted.isdecimal() and wanted:
+        raise NoServer(f"ORDINAUT_TEST_PG={wanted}: it takes 15, docker or docker:15")
     try:
         bindir = find_bindir(int(wanted) if wanted else None)
-    except EmbeddedError:
-        if not _docker_answers():
-            raise
-        return _container(wanted, keeper)
+    except EmbeddedError as missing:
+        try:
+            return _container(wanted, keeper)
+        except NoServer as nor:
+            raise NoServer(f"{missing}, and {nor}") from None
     return Server(keeper.enter_context(private(bindir)).dsn, bindir, keeper)
 
 
@@ -81,27 +89,22 @@ def private(bindir: Path) -> EmbeddedPostgres:
 
 
 def _container(version: str, keeper: contextlib.ExitStack) -> Server:
+    from docker.errors import DockerException
     from testcontainers.community.postgres import PostgresContainer
 
     image = os.environ.get("ORDINAUT_TEST_IMAGE", f"postgres:{version or 18}")
-    container = keeper.enter_context(PostgresContainer(image, driver=None))
-    return Server(container.get_connection_url(), None, keeper)
-
-
-def _docker_answers() -> bool:
-    url = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
     try:
-        if url.scheme == "unix":
-            with socket.socket(socket.AF_UNIX) as s:
-                s.settimeout(2)
-                s.connect(url.path)
-                s.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-                return b" 200 " in s.recv(64)
-        with socket.create_connection((url.hostname or "", url.port or 2375), 2) as tcp:
-            tcp.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-            return b" 200 " in tcp.recv(64)
-    except OSError:
-        return False
+        container = keeper.enter_context(PostgresContainer(image, driver=None))
+        return Server(container.get_connection_url(), None, keeper)
+    except DockerException as error:
+        why = str(error)
+    # The client leaves a socket unclosed when nobody answers, and our warnings are errors.
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
+    raise NoServer(
+        f"Docker cannot run {image} ({why}): start it or set DOCKER_HOST,"
+        " or install ordinaut[embedded] and leave ORDINAUT_TEST_PG out"
+    )
 
 
 class Databases:
@@ -174,7 +177,9 @@ def install_clock(dsn: str) -> None:
 
 
 def psql(bindir: Path | None) -> str:
-    """Return the psql to run: the server's own, else the one on PATH."""
+    """Return the psql to run: the server's own or that of local binaries, else the one on PATH."""
+    with contextlib.suppress(EmbeddedError):
+        bindir = bindir or find_bindir()
     own = bindir and shutil.which("psql", path=str(bindir))
     found = own or shutil.which("psql")
     assert found, "no psql: it comes with ordinaut[embedded] and with postgresql-client"
