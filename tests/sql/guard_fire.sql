@@ -209,6 +209,13 @@ select test.tick_at(500);
 select test.eq((select s.replan_at - ordinaut.now() from ordinaut.task_schedule as s join ordinaut.task as t on t.task_id = s.task_id
   where t.name = 'long'), interval '80 s', 'until eight are left');
 
+-- An interval that a planner expands is not computed as well.
+select ordinaut.set_calendar('closed', '{"dates": ["2026-12-25"]}');
+select ordinaut.create_task('spaced', 'echo', p_schedule_kind => 'interval', p_schedule_expr => '10 s', p_exclude => '{closed}', p_queue => 'spaced');
+select test.plan('spaced', '{510,520}', 3600);
+select test.tick_at(510);
+select test.eq((select count(*) from ordinaut.due_work as w where w.queue = 'spaced'), 1, 'one run');
+
 -- A long outage of many is made up for in calls of a bounded size.
 select count(ordinaut.create_task('many-' || n, 'echo', p_schedule_kind => 'interval', p_schedule_expr => '1 s', p_queue => 'many'))
 from generate_series(1, 100) as n;
