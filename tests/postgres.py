@@ -15,8 +15,9 @@ databases of its own, named after the run, so that nobody meets anybody:
     <run>_<worker>_test      the same with tests/clock.sql: the template of `dsn`
     <run>_<worker>_shared    a clone for tests that roll back: `conn`, the psql stories
 
-The server process ends with pytest even after kill -9 (ordinaut/embedded.py); on a server of
-yours, databases of a run that was killed stay and are called ordinaut_test_*.
+A private server ends with pytest even after kill -9 (ordinaut/embedded.py), a container is
+testcontainers' to end; on a server of yours, databases of a run that was killed stay and are
+called ordinaut_test_*.
 """
 
 from __future__ import annotations

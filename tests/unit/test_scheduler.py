@@ -155,10 +155,11 @@ def test_a_role_that_may_not_tick_is_a_configuration_error(prod_dsn, conn, capfd
     from ordinaut.cli.main import invoke
 
     role = f"poor_{uuid4().hex[:8]}"
-    conn.execute(f"create role {role} login")
+    conn.execute(f"create role {role} login password 'poor'")  # a container asks for it
+    dsn = make_conninfo(prod_dsn, user=role, password="poor")
     try:
-        assert invoke(["scheduler", "--dsn", make_conninfo(prod_dsn, user=role)]) == 78
-        assert invoke(["task", "list", "--dsn", make_conninfo(prod_dsn, user=role)]) == 78
+        assert invoke(["scheduler", "--dsn", dsn]) == 78
+        assert invoke(["task", "list", "--dsn", dsn]) == 78
     finally:
         conn.execute(f"drop role {role}")
     assert "grant ordinaut_" in capfd.readouterr().err
