@@ -79,6 +79,7 @@ class Scheduler:
         self.config = config
         self._stopping = threading.Event()
         self._conn: db.Connection | None = None
+        self._met = False
         self._gone = ""
         self._lost = db.Backoff()
         self._floor: datetime | None = None
@@ -159,8 +160,8 @@ class Scheduler:
             conn = db.connect(self.config.dsn, name="ordinaut-scheduler", pooled=self.config.pooled)
             self._conn = conn
             schema.check_api(conn)
-            log.info("scheduler connected again" if self._gone else "scheduler started")
-            self._gone = ""
+            log.info("scheduler connected again" if self._met else "scheduler started")
+            self._met, self._gone = True, ""
             self._lost.reset()
             systemd.notify("READY=1", "STATUS=scheduling")
         return self._conn
@@ -171,8 +172,9 @@ class Scheduler:
             self._conn = None
         reason = sentence(exc)
         if not self._gone:
-            log.warning("database gone, reconnecting: %s", reason)
-            systemd.notify("STATUS=database gone")
+            what = "database gone" if self._met else "no database"
+            log.warning("%s, trying again: %s", what, reason)
+            systemd.notify(f"STATUS={what}")
         self._gone = reason
         return self._lost.next()
 
