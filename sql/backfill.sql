@@ -108,7 +108,7 @@ begin
   then
     perform ordinaut._refuse(
       format('task %s/%s is %s: no calendar says when it should have run', p_task.namespace,
-        p_task.name, rtrim(p_task.schedule_kind || ' ' || coalesce(p_task.schedule_expr, ''))),
+        p_task.name, left(concat_ws(' ', p_task.schedule_kind, p_task.schedule_expr), 80)),
       'run_now() runs it once.');
   elsif p_task.status in ('cancelled', 'invalid') then
     raise exception using

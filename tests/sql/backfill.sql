@@ -45,6 +45,11 @@ select ordinaut.create_task('hand', 'echo');
 select ordinaut.create_task('every', 'echo', '{"n": 1}', 'interval', '10 min', p_start_at => '2026-03-27 00:00+00',
   p_catchup => 'none', p_queue => 'slow', p_priority => 7, p_timeout => '9 s', p_retry => '{"base": "2 s"}');
 select test.throws('22023', $$select ordinaut.backfill('hand', '2026-03-01', '2026-03-02')$$, 'a manual task');
+select ordinaut.create_task('after', 'echo', p_schedule_kind => 'interval', p_schedule_expr => '1 h after end');
+select ordinaut.create_task('asked', 'echo', p_schedule_kind => 'condition', p_schedule_expr => 'every 30 s: select true');
+select test.eq(test.message(format($$select ordinaut.backfill(%L, '2026-03-01', '2026-03-02')$$, t)),
+  format('task default/%s is %s: no calendar says when it should have run', t, k), 'nor has ' || t)
+from (values ('hand', 'manual'), ('after', 'interval 1 h after end'), ('asked', 'condition every 30 s: select true')) as v (t, k);
 select test.throws('OR020', $$select ordinaut.backfill('none', '2026-03-01', '2026-03-02')$$, 'no such task');
 select test.throws('22023', format($$select ordinaut.backfill('every', %L, %L)$$, f, t), f || ' to ' || t)
 from (values ('2026-03-27', '2026-03-27'), ('2026-03-27', '2026-03-26'), ('2026-03-27', '2026-03-27 12:00:01+00'),
@@ -93,6 +98,12 @@ select test.travel('3 hours');
 select test.backfill('born', '2026-03-20', '2026-03-27 15:00+00');
 select test.eq(test.last('born'), '(done,2,0)', 'and its first is one duration later');
 select set_config('test.now', '2026-03-27 12:00:00+00', true);
+
+-- One with a phase has its place on the clock, from ever on.
+select ordinaut.create_task('phase', 'echo', p_schedule_kind => 'interval', p_schedule_expr => '15 min phase 5 min');
+select test.backfill('phase', '2026-03-20 00:00+00', '2026-03-20 01:00+00');
+select test.eq((select (fired, first_at, last_at)::text from ordinaut.list_backfills('phase')),
+  (4, '2026-03-20 00:05+00'::timestamptz, '2026-03-20 00:50+00'::timestamptz)::text, 'on its marks');
 
 -- What was missed fires, says what it was, and is counted as what it is; tick decides no more.
 select ordinaut.create_task('late', 'echo', p_schedule_kind => 'interval', p_schedule_expr => '1 h',

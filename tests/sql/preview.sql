@@ -66,6 +66,18 @@ select test.eq(test.forecast('2026-03-27 13:30+00', '2026-03-27 15:30+00', '1 h'
 select ordinaut.pause_task('cron');
 select test.eq(test.preview('cron', 4), '{it is paused}', 'paused');
 select test.eq(test.forecast('2026-03-27 13:30+00', '2026-03-27 14:30+00', '1 h'), '{13:30 0/0}', 'nothing is expected');
+
+-- What only an end or an answer tells is never complete.
+select ordinaut.create_task('asked', 'echo', p_schedule_kind => 'condition', p_schedule_expr => 'every 30 s: select true');
+select test.eq(test.preview('asked', 4), '{what comes after is told when it happens}', 'a condition');
+select test.eq(test.forecast('2026-03-27 13:30+00', '2026-03-27 14:30+00', '1 h'), '{13:30 0/0?}', 'is unknown');
+select ordinaut.pause_task('asked');
+select ordinaut.create_task('after', 'echo', p_schedule_kind => 'interval', p_schedule_expr => '1 h after end',
+  p_start_at => '2026-03-27 14:00+00');
+select test.eq(test.preview('after', 4), '{27 14:00 (14:00) what comes after is told when it happens}', 'its start is known');
+select test.eq(test.forecast('2026-03-27 13:30+00', '2026-03-27 14:30+00', '30 min'), '{13:30 0/0,14:00 1/1?}', 'no more');
+select ordinaut.cancel_task('after');
+
 select test.throws('22023', format('select ordinaut.forecast(%L, %L, %L)', f, t, b), 'a forecast that is none')
 from (values ('2026-03-27', '2026-03-27', '1 s'), ('2026-03-27', '2026-03-28', '1 s'), ('2026-03-27', '2026-03-28', '0 s'),
   ('2026-03-27', 'infinity', '1 h'), ('2026-03-27', '2026-03-28', null)) as v (f, t, b);
