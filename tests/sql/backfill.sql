@@ -76,6 +76,8 @@ select test.eq((select (o.decision, o.reason, o.run_id = w.run_id, o.backfill_id
   join ordinaut.due_work as w on w.scheduled_for = o.scheduled_for order by 1 limit 1),
   ('fired', 'backfill ' || right(:'id', 8), true, :'id'::uuid)::text, 'the rows say who made them fire');
 select test.eq(test.counts('every'), '(6,0,0,0,0)', 'and the counters');
+select test.eq((select (count(*), count(distinct r.backfill_id), min(h.detail ->> 'backfill_id'))::text
+  from ordinaut.list_runs('every') as r cross join ordinaut.run_history(r.run_id) as h), (6, 1, :'id')::text, 'its runs say so');
 select test.eq((select (event, detail ->> 'fired', detail ->> 'note')::text from ordinaut.run_log
   where event = 'task_backfilled'), '(task_backfilled,6,lost)', 'the journal too');
 
