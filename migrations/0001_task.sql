@@ -130,6 +130,7 @@ create table ordinaut.occurrence (
   dst            text,                   -- what a change of the clocks did to it
   run_id         uuid,
   decided_at     timestamptz not null,
+  backfill_id    uuid,                   -- that made it fire
   constraint occurrence_pk primary key (task_id, scheduled_for),
   constraint occurrence_decision_known
     check (decision in ('fired', 'skipped', 'missed', 'buffered', 'dropped', 'excluded')),
@@ -140,3 +141,33 @@ partition by range (scheduled_for);
 
 create table ordinaut.occurrence_default
   partition of ordinaut.occurrence default;
+
+-- What somebody asked to be made up for; a planner expands what SQL cannot.
+create table ordinaut.backfill (
+  backfill_id  uuid        not null,     -- a UUIDv7: requests are worked off in their order
+  task_id      uuid        not null,
+  revision     integer     not null,     -- of the definition when it was asked for
+  from_at      timestamptz not null,
+  to_at        timestamptz not null,     -- not in it
+  at_most      integer     not null,     -- more occurrences than that: none fires
+  rate         integer,                  -- runs a minute; null: all at once
+  state        text        not null,
+  fired        integer,
+  left_alone   integer,                  -- had fired before
+  first_at     timestamptz,              -- of those that fired
+  last_at      timestamptz,
+  reason       text,                     -- why it failed or was cancelled
+  note         text,
+  created_at   timestamptz not null,
+  created_by   text        not null,
+  ended_at     timestamptz,
+  constraint backfill_pk primary key (backfill_id),
+  constraint backfill_task_fk
+    foreign key (task_id) references ordinaut.task (task_id) on delete cascade,
+  constraint backfill_state_known check (state in ('pending', 'done', 'cancelled', 'failed')),
+  constraint backfill_ended_iff_not_pending check ((state = 'pending') = (ended_at is null)),
+  constraint backfill_range check (from_at < to_at)
+);
+
+create index backfill_task_idx on ordinaut.backfill (task_id, backfill_id);
+create index backfill_pending_idx on ordinaut.backfill (backfill_id) where state = 'pending';

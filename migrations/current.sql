@@ -24,6 +24,34 @@ create type ordinaut.work_item as (
   payload          jsonb
 );
 
+create table ordinaut.backfill (
+  backfill_id  uuid not null,
+  task_id      uuid not null,
+  revision     integer not null,
+  from_at      timestamp with time zone not null,
+  to_at        timestamp with time zone not null,
+  at_most      integer not null,
+  rate         integer,
+  state        text not null,
+  fired        integer,
+  left_alone   integer,
+  first_at     timestamp with time zone,
+  last_at      timestamp with time zone,
+  reason       text,
+  note         text,
+  created_at   timestamp with time zone not null,
+  created_by   text not null,
+  ended_at     timestamp with time zone,
+  constraint backfill_pk PRIMARY KEY (backfill_id),
+  constraint backfill_ended_iff_not_pending CHECK (((state = 'pending'::text) = (ended_at IS NULL))),
+  constraint backfill_range CHECK ((from_at < to_at)),
+  constraint backfill_state_known CHECK ((state = ANY (ARRAY['pending'::text, 'done'::text, 'cancelled'::text, 'failed'::text]))),
+  constraint backfill_task_fk FOREIGN KEY (task_id) REFERENCES ordinaut.task(task_id) ON DELETE CASCADE
+);
+
+CREATE INDEX backfill_pending_idx ON ordinaut.backfill USING btree (backfill_id) WHERE (state = 'pending'::text);
+CREATE INDEX backfill_task_idx ON ordinaut.backfill USING btree (task_id, backfill_id);
+
 create table ordinaut.calendar (
   namespace   text not null,
   name        text not null,
@@ -122,6 +150,7 @@ create table ordinaut.occurrence (
   dst            text,
   run_id         uuid,
   decided_at     timestamp with time zone not null,
+  backfill_id    uuid,
   constraint occurrence_pk PRIMARY KEY (task_id, scheduled_for),
   constraint occurrence_decision_known CHECK ((decision = ANY (ARRAY['fired'::text, 'skipped'::text, 'missed'::text, 'buffered'::text, 'dropped'::text, 'excluded'::text]))),
   constraint occurrence_fired_has_run CHECK (((decision = ANY (ARRAY['fired'::text, 'buffered'::text])) = (run_id IS NOT NULL)))

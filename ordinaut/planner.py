@@ -98,6 +98,19 @@ def of_task(conn: db.Connection, task: calls.Task) -> Schedule:
     )  # fmt: skip
 
 
+def of_unplanned(task: calls.Unplanned) -> Schedule:
+    """Return the calendar that the database asks a planner for.
+
+    Raises:
+        InvalidSchedule: with the field and the reason.
+    """
+    return calendar(
+        task.schedule_kind, task.schedule_expr, task.timezone, dtstart=task.dtstart,
+        start_at=task.start_at, dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
+        calendars=task.calendars,
+    )  # fmt: skip
+
+
 def check(arguments: dict[str, Any]) -> None:
     """Refuse arguments of `create_task` whose calendar only a planner would find wrong.
 
@@ -141,16 +154,17 @@ def plan(schedule: Schedule, after: datetime, end: datetime | None, now: datetim
         [o.at for o in upcoming],
         None if is_exhausted else kept[limit].at - _MICROSECOND,
         is_exhausted,
-        {_key(o): _note(o) for o in upcoming if o.note},
-        {_key(o): f"calendar {by}" for o in upcoming if (by := schedule.excluded_by(o.at))},
+        {key(o): note(o) for o in upcoming if o.note},
+        {key(o): f"calendar {by}" for o in upcoming if (by := schedule.excluded_by(o.at))},
     )
 
 
-def _key(occurrence: Occurrence) -> str:
+def key(occurrence: Occurrence) -> str:
+    """An occurrence's instant, as plans name it."""
     return f"{occurrence.at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _note(occurrence: Occurrence) -> str:
+def note(occurrence: Occurrence) -> str:
     """What a change of the clocks did, as the occurrence's row keeps it."""
     if occurrence.note == "gap":
         return f"gap: {occurrence.local:%Y-%m-%d %H:%M:%S} was skipped"
@@ -180,12 +194,7 @@ def step(conn: db.Connection) -> tuple[bool, datetime | None]:
 
 def _plan_one(conn: db.Connection, task: calls.Unplanned) -> Plan | None:
     try:
-        schedule = calendar(
-            task.schedule_kind, task.schedule_expr, task.timezone, dtstart=task.dtstart,
-            start_at=task.start_at, dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
-            calendars=task.calendars,
-        )  # fmt: skip
-        planned = plan(schedule, task.plan_after, task.end_at, task.now)
+        planned = plan(of_unplanned(task), task.plan_after, task.end_at, task.now)
         is_stored = calls.plan_task(
             conn, task.task_id, task.revision, planned.upcoming, planned.planned_until,
             tzdata_version(), exhausted=planned.exhausted, notes=planned.notes,

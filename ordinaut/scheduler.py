@@ -26,6 +26,7 @@ import psycopg
 from psycopg import errors
 
 from ordinaut import calls, db, planner, schema, systemd
+from ordinaut.backfill import Backfills
 from ordinaut.conditions import Poller
 from ordinaut.errors import VersionSkew, sentence
 from ordinaut.recurrence import tzdata_version
@@ -89,11 +90,13 @@ class Scheduler:
             config.dsn, pooled=config.pooled, role=config.condition_role,
             timeout=timedelta(seconds=config.condition_timeout),
         )  # fmt: skip
+        self._backfills = Backfills()
         self._ticking = _Chore("tick", self._tick)
         self._chores = [
             _Chore("plan", self._plan),
             _Chore("conditions", self._conditions),
             self._ticking,
+            _Chore("backfill", self._backfill),
             _Chore("reap", self._reap),
             _Chore("prune", self._prune),
         ]
@@ -208,6 +211,9 @@ class Scheduler:
             if done.next_run <= done.at and not done.fired and not done.missed:
                 return _HELD  # by others, for as long as they like
         return max(0.001, wait.total_seconds())
+
+    def _backfill(self, conn: db.Connection) -> float:
+        return 0.0 if self._backfills.step(conn) else self.config.poll
 
     def _reap(self, conn: db.Connection) -> float:
         taken = calls.reap(conn)

@@ -29,6 +29,8 @@
 \ir zone.sql
 \ir fire.sql
 \ir tick.sql
+\ir backfill.sql
+\ir preview.sql
 \ir why.sql
 \ir retention.sql
 \ir grants.sql

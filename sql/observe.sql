@@ -93,13 +93,19 @@ select
     where g.run_id = p.run_id and g.event = 'progress'
     order by g.log_id desc
     limit 1
-  ) as progress
+  ) as progress,
+  (
+    select o.backfill_id
+    from ordinaut.occurrence as o
+    where
+      o.task_id = p.task_id and o.scheduled_for = p.scheduled_for and o.run_id = p.run_id
+  ) as backfill_id
 from place as p
 left join ordinaut.task as t on t.task_id = p.task_id;
 
 comment on view ordinaut.run is
   'Every run, live or finished. state: pending, waiting (parked, with the reason), running, '
-  'success, failed, cancelled, timed_out, abandoned.';
+  'success, failed, cancelled, timed_out, abandoned. backfill_id: what made it up.';
 
 create or replace view ordinaut.task_status as
 select

@@ -101,6 +101,7 @@ declare
   v_part record;
   v_from timestamptz;
   v_to timestamptz;
+  v_is_recent boolean;
   v_n bigint := 0;
 begin
   for v_part in
@@ -113,6 +114,12 @@ begin
     v_from := to_date(right(v_part.relname, 8), 'YYYYMMDD')::timestamp at time zone 'UTC';
     v_to := v_from + interval '7 days';
     continue when v_to > p_before;
+    if p_table = 'occurrence' then
+      -- A backfill decides long after the time.  Were its rows gone, another would fire them again.
+      execute format('select exists (select from ordinaut.%I as o where o.decided_at >= $1)',
+        v_part.relname) into v_is_recent using p_before;
+      continue when v_is_recent;
+    end if;
 
     begin
       execute format('drop table ordinaut.%I', v_part.relname);
@@ -170,7 +177,9 @@ begin
   delete from ordinaut.task_run_default as r where r.finished_at < v_before;
   get diagnostics v_n = row_count;
   return query select 'old runs of no partition', v_n;
-  delete from ordinaut.occurrence_default as o where o.scheduled_for < v_before;
+  delete from ordinaut.occurrence_default as o
+  where o.scheduled_for < v_before and o.decided_at < v_before;
+  delete from ordinaut.backfill as b where b.ended_at < v_before;
 
   delete from ordinaut.hold as h
   where (h.key, h.slot) in (

@@ -185,7 +185,8 @@ as $fn$
     select r.enqueued_at as at, 0 as rank, 'enqueued' as event, 'pending' as state, 0 as attempt,
       null::uuid as worker_id, null::text as actor,
       jsonb_strip_nulls(jsonb_build_object(
-        'scheduled_for', r.scheduled_for, 'retry_of', r.retry_of)) as detail
+        'scheduled_for', r.scheduled_for, 'retry_of', r.retry_of,
+        'backfill_id', r.backfill_id)) as detail
     from run as r
     union all
     select g.at, 1, g.event,

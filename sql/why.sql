@@ -309,6 +309,15 @@ begin
   end if;
   return query
   select
+    'not_backfilled',
+    format('backfill %s waits for a planner: no scheduler runs, or it is late', b.backfill_id),
+    b.created_at, null::timestamptz, b.backfill_id::text
+  from ordinaut.backfill as b
+  where b.task_id = p_task_id and b.state = 'pending'
+  order by b.backfill_id
+  limit 3;
+  return query
+  select
     'live_run', format('run %s is %s', r.run_id, r.state), r.enqueued_at, r.run_at, r.run_id::text
   from ordinaut._live_runs(p_task_id) as r
   order by r.run_id

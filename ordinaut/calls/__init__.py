@@ -10,6 +10,16 @@ The exception is `ordinaut.exchange`, the worker's hot path: ordinaut/exchange.p
 
 from __future__ import annotations
 
+from ordinaut.calls.backfill import (
+    Backfill,
+    UnplannedBackfill,
+    backfill,
+    cancel_backfill,
+    fail_backfill,
+    list_backfills,
+    plan_backfill,
+    unplanned_backfills,
+)
 from ordinaut.calls.base import Json
 from ordinaut.calls.calendar import (
     Calendar,
@@ -99,6 +109,7 @@ from ordinaut.calls.task import (
 
 __all__ = [
     "Answer",
+    "Backfill",
     "Calendar",
     "Enqueued",
     "Event",
@@ -114,11 +125,14 @@ __all__ = [
     "Settled",
     "Task",
     "Unplanned",
+    "UnplannedBackfill",
     "Unpolled",
     "Work",
     "ZoneUse",
     "ask_condition",
     "assert_lease",
+    "backfill",
+    "cancel_backfill",
     "cancel_run",
     "cancel_task",
     "complete_work",
@@ -127,6 +141,7 @@ __all__ = [
     "drop_calendar",
     "enqueue",
     "enqueue_many",
+    "fail_backfill",
     "fail_work",
     "find_run",
     "functions",
@@ -138,6 +153,7 @@ __all__ = [
     "invalidate_task",
     "late",
     "lease_work",
+    "list_backfills",
     "list_calendars",
     "list_runs",
     "list_tasks",
@@ -146,6 +162,7 @@ __all__ = [
     "pause_queue",
     "pause_task",
     "pg_cron",
+    "plan_backfill",
     "plan_task",
     "prune",
     "queue_depth",
@@ -165,6 +182,7 @@ __all__ = [
     "snooze_task",
     "snooze_work",
     "tick",
+    "unplanned_backfills",
     "unplanned_tasks",
     "unpolled_conditions",
     "update_task",

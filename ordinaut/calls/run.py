@@ -25,7 +25,7 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run, live or finished."""
+    """One run, live or finished; `backfill_id` is what made it up, if a backfill did."""
 
     run_id: UUID
     task_id: UUID | None
@@ -52,6 +52,7 @@ class Run:
     finished_at: datetime | None
     retry_of: UUID | None
     progress: Any
+    backfill_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import typer
 from psycopg import errors
 
 from ordinaut import db
-from ordinaut.cli import base, calendar, calendars, imports, ops, run, service, task
+from ordinaut.cli import backfill, base, calendar, calendars, imports, ops, run, service, task
 from ordinaut.errors import (
     ConfigurationError,
     OrdinautError,
@@ -80,6 +80,7 @@ app.add_typer(imports.app, name="import")
 for group in (service, run, ops):
     group.commands(app)
 calendar.commands(task.app)
+backfill.commands(task.app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

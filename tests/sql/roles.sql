@@ -20,6 +20,7 @@ end
 $fn$;
 
 select ordinaut.create_task('t', 'echo');
+select ordinaut.create_task('e', 'echo', p_schedule_kind => 'interval', p_schedule_expr => '1 h');
 select ordinaut.set_calendar('c', '{}');
 select ordinaut.enqueue('echo') from generate_series(1, 5);
 
@@ -40,6 +41,10 @@ from (values
   ('{admin}', 'select ordinaut.set_calendar(''c'', ''{}'')'),
   ('{viewer,producer,admin}', 'select ordinaut.get_calendar(''c'')'),
   ('{admin}', 'select ordinaut.drop_calendar(''c'')'),
+  ('{admin}', 'select ordinaut.backfill(''e'', ordinaut.now() - interval ''1 h'', ordinaut.now())'),
+  ('{admin}', 'select ordinaut.cancel_backfill(backfill_id) from ordinaut.list_backfills()'),
+  ('{viewer,producer,admin}', 'select ordinaut.list_backfills(), ordinaut.preview(''t''), ordinaut.forecast()'),
+  ('{worker,admin}', 'select ordinaut.unplanned_backfills(), ordinaut.plan_backfill(null, null), ordinaut.fail_backfill(null, null)'),
   ('{admin}', 'select ordinaut.pause_task(''t''), ordinaut.resume_task(''t'')'),
   ('{admin}', 'select ordinaut.retry_run(p_queue => ''none'')'),
   ('{admin}', 'select ordinaut.pause_queue(''q'')'),

@@ -108,6 +108,12 @@ select ordinaut.create_task('over', 'echo', p_schedule_kind => 'once', p_schedul
 select test.travel('1 day');
 select count(*) from ordinaut.tick();
 select test.eq(test.why('over'), 'exhausted live_run no_worker', 'it has fired, and what it fired waits');
+select ordinaut.create_task('past', 'echo', p_schedule_kind => 'cron', p_schedule_expr => '0 * * * *');
+select ordinaut.pause_task('past');
+select ordinaut.backfill('past', ordinaut.now() - interval '1 day', ordinaut.now()) as id \gset
+select test.eq(test.why('past'), 'not_backfilled task_paused', 'a backfill waits for a scheduler');
+select ordinaut.plan_backfill(:'id', array[date_trunc('hour', ordinaut.now() - interval '1 h')]);
+select test.eq(test.why('past'), 'live_run no_worker task_paused', 'and then its run for a worker');
 
 select test.throws('OR020', format('select ordinaut.why(%L)', i), 'there is none: ' || i)
 from unnest(array['nothing', '00000000-0000-7000-8000-000000000000', '', 'abcd']) as i;

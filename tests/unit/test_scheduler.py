@@ -191,3 +191,19 @@ def test_a_task_that_psql_creates_is_planned_within_a_second(prod_dsn, conn):
         until(lambda: fired(conn) >= 2, seconds=4.0)
         calls.update_task(conn, "t", {"schedule_expr": "0 0 1 1 *"})
         until(lambda: calls.get_task(conn, "t").next_run, seconds=1.0)
+
+
+def test_it_works_off_backfills_and_ticks_meanwhile(prod_dsn, conn):
+    now = calls.server(conn).now
+    calls.create_task(conn, "past", "echo", schedule_kind="cron", schedule_expr="* * * * *")
+    for _ in range(3):
+        calls.backfill(conn, "past", now - timedelta(days=7), now, limit=10_000)
+        calls.backfill(conn, "past", now - timedelta(hours=1), now)
+    with running(prod_dsn):
+        due(conn)
+        until(lambda: calls.get_task(conn, "t0").fired_count == 1)
+        until(lambda: all(b.state != "pending" for b in calls.list_backfills(conn)))
+
+    made = sum(b.fired or 0 for b in calls.list_backfills(conn))
+    assert 60 <= made <= 61
+    assert sorted(b.state for b in calls.list_backfills(conn)) == ["done"] * 3 + ["failed"] * 3
