@@ -53,8 +53,8 @@ class UnplannedBackfill(Unplanned):
 def backfill(
     conn: Conn,
     task: str | UUID,
-    start: datetime | str,
-    end: datetime | str,
+    low: datetime | str,
+    high: datetime | str,
     *,
     limit: int | None = None,
     rate: int | None = None,
@@ -66,8 +66,8 @@ def backfill(
     does not run.
 
     Args:
-        start: the first instant of the range.
-        end: the first instant after it, at most now.
+        low: the first instant of the range.
+        high: the first instant after it, at most now.
         limit: of occurrences; more, and none runs.  None: 1000; at most 10000.
         rate: runs a minute; None: all at once.
 
@@ -78,7 +78,7 @@ def backfill(
 
     Source: sql/backfill.sql, ordinaut.backfill
     """
-    named: dict[str, Any] = {"from": start, "to": end}
+    named: dict[str, Any] = {"from": low, "to": high}
     backfill_id: UUID = scalar(
         conn, "backfill", task=str(task), limit=limit, rate=rate, note=note, **named
     )
