@@ -186,7 +186,6 @@ begin
       and o.scheduled_for = w.at
       and o.scheduled_for >= p_backfill.from_at
       and o.scheduled_for < p_backfill.to_at
-    where o.run_id is null
   ),
   noted as (
     insert into ordinaut.occurrence as o (task_id, scheduled_for, decision, reason, dst, run_id,
