@@ -58,6 +58,7 @@ select test.throws('22023', $$select ordinaut.backfill('every', '2026-03-26', '2
 select test.throws('22023', $$select ordinaut.backfill('every', '2026-03-26', '2026-03-27', p_rate => 0)$$, 'no rate');
 select test.eq(test.message($$select ordinaut.backfill('every', '2026-03-27 00:00+00', '2026-03-27 12:00+00', 71)$$),
   'the range holds 72 occurrences, the limit is 71', 'the count and the bound');
+select test.throws('OR020', $$select ordinaut.list_backfills('none')$$, 'no such task, though nothing is listed');
 select test.eq((select count(*) from ordinaut.backfill), 0::bigint, 'no request is left');
 select test.eq(test.runs('every'), 0::bigint, 'nor a run');
 
