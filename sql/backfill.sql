@@ -186,7 +186,6 @@ begin
       and o.scheduled_for = w.at
       and o.scheduled_for >= p_backfill.from_at
       and o.scheduled_for < p_backfill.to_at
-    where o.run_id is null
   ),
   noted as (
     insert into ordinaut.occurrence as o (task_id, scheduled_for, decision, reason, dst, run_id,
@@ -531,20 +530,28 @@ returns table (
   created_by  text,
   ended_at    timestamptz
 )
-language sql
+language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
+declare
+  v_task_id uuid;
+begin
+  if p_task is not null then
+    v_task_id := ordinaut._task_id(p_task);
+  end if;
+  return query
   select
     b.backfill_id, t.namespace || '/' || t.name, b.state, b.from_at, b.to_at, b.fired,
     b.left_alone, b.first_at, b.last_at, b.at_most, b.rate, b.revision, b.reason, b.note,
     b.created_at, b.created_by, b.ended_at
   from ordinaut.backfill as b
   join ordinaut.task as t on t.task_id = b.task_id
-  where p_task is null or b.task_id = ordinaut._task_id(p_task)
+  where v_task_id is null or b.task_id = v_task_id
   order by b.backfill_id desc
   limit p_limit;
+end
 $fn$;
 
 comment on function ordinaut.list_backfills(text, integer) is

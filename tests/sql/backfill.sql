@@ -58,6 +58,7 @@ select test.throws('22023', $$select ordinaut.backfill('every', '2026-03-26', '2
 select test.throws('22023', $$select ordinaut.backfill('every', '2026-03-26', '2026-03-27', p_rate => 0)$$, 'no rate');
 select test.eq(test.message($$select ordinaut.backfill('every', '2026-03-27 00:00+00', '2026-03-27 12:00+00', 71)$$),
   'the range holds 72 occurrences, the limit is 71', 'the count and the bound');
+select test.throws('OR020', $$select ordinaut.list_backfills('none')$$, 'no such task, though nothing is listed');
 select test.eq((select count(*) from ordinaut.backfill), 0::bigint, 'no request is left');
 select test.eq(test.runs('every'), 0::bigint, 'nor a run');
 
@@ -232,5 +233,15 @@ select test.eq(test.last('cron'), '(done,0,1)', 'found');
 select test.travel('32 days');
 select ordinaut.prune();
 select test.eq((select count(*) from ordinaut.list_backfills()), 0::bigint, 'and in the end all is forgotten');
+-- In a partition too.
+select set_config('test.now', '2026-05-20 12:00:00+00', true);
+select test.ok(to_regclass('ordinaut.occurrence_20260402') is not null, 'it has a partition');
+select ordinaut.plan_backfill(test.backfill('cron', '2026-04-03', '2026-04-04'), '{2026-04-03 12:00+00}');
+select ordinaut.prune();
+select ordinaut.plan_backfill(test.backfill('cron', '2026-04-03', '2026-04-04'), '{2026-04-03 12:00+00}');
+select test.eq(test.last('cron'), '(done,0,1)', 'which stays as long as its rows are new');
+select set_config('test.now', '2026-06-30 12:00:00+00', true);
+select ordinaut.prune();
+select test.ok(to_regclass('ordinaut.occurrence_20260402') is null, 'and no longer');
 
 rollback;
