@@ -30,6 +30,7 @@
 \ir fire.sql
 \ir tick.sql
 \ir backfill.sql
+\ir backfill_calls.sql
 \ir preview.sql
 \ir why.sql
 \ir retention.sql
