@@ -23,6 +23,7 @@
 \ir calendar.sql
 \ir after.sql
 \ir condition.sql
+\ir task_checks.sql
 \ir task.sql
 \ir task_verbs.sql
 \ir plan.sql
