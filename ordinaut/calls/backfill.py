@@ -76,7 +76,7 @@ def backfill(
         psycopg.errors.InvalidParameterValue: the range, or a task without a calendar.
         psycopg.errors.ConfigurationLimitExceeded: its queue has no room.
 
-    Source: sql/backfill.sql, ordinaut.backfill
+    Source: sql/backfill_calls.sql, ordinaut.backfill
     """
     named: dict[str, Any] = {"from": low, "to": high}
     backfill_id: UUID = scalar(
@@ -93,7 +93,7 @@ def list_backfills(
     Args:
         limit: None: 100.
 
-    Source: sql/backfill.sql, ordinaut.list_backfills
+    Source: sql/backfill_calls.sql, ordinaut.list_backfills
     """
     name = None if task is None else str(task)
     return rows(conn, Backfill, "list_backfills", task=name, limit=limit)
@@ -105,7 +105,7 @@ def cancel_backfill(conn: Conn, backfill_id: UUID, note: str | None = None) -> i
     Raises:
         NotFound: there is none.
 
-    Source: sql/backfill.sql, ordinaut.cancel_backfill
+    Source: sql/backfill_calls.sql, ordinaut.cancel_backfill
     """
     return int(scalar(conn, "cancel_backfill", backfill_id=backfill_id, note=note))
 
@@ -119,7 +119,7 @@ def unplanned_backfills(
         limit: None: 1.
         backfill_id: only this one.
 
-    Source: sql/backfill.sql, ordinaut.unplanned_backfills
+    Source: sql/backfill_calls.sql, ordinaut.unplanned_backfills
     """
     return rows(
         conn, UnplannedBackfill, "unplanned_backfills", limit=limit, backfill_id=backfill_id
@@ -137,7 +137,7 @@ def plan_backfill(
     Returns:
         False: it is not pending any more, or somebody holds its task; nothing is stored.
 
-    Source: sql/backfill.sql, ordinaut.plan_backfill
+    Source: sql/backfill_calls.sql, ordinaut.plan_backfill
     """
     found = conn.execute(
         "select ordinaut.plan_backfill(%s, %s::timestamptz[], %s)",
@@ -149,6 +149,6 @@ def plan_backfill(
 def fail_backfill(conn: Conn, backfill_id: UUID, reason: str) -> bool:
     """End a pending backfill; False: it is not pending any more, or somebody holds its task.
 
-    Source: sql/backfill.sql, ordinaut.fail_backfill
+    Source: sql/backfill_calls.sql, ordinaut.fail_backfill
     """
     return bool(scalar(conn, "fail_backfill", backfill_id=backfill_id, reason=reason))
