@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 PLANNED: Final = frozenset({"cron", "rrule", "union"})  # the kinds that SQL cannot compute
 
 _AHEAD = timedelta(minutes=10)
-_LEAST, _MOST = 16, 1000  # occurrences in a plan
+MOST: Final = 1000  # occurrences in a plan, and of one task in a tick
+_LEAST = 16
 _PAGE = 100
 _BUDGET = 0.1  # seconds: a tick waits for us
 _MICROSECOND = timedelta(microseconds=1)
@@ -144,9 +145,9 @@ def plan(schedule: Schedule, after: datetime, end: datetime | None, now: datetim
     limit = _LEAST
     while True:
         found = schedule.whole.after(after, limit + 1)
-        if len(found) <= limit or limit == _MOST or found[limit].at > now + _AHEAD:
+        if len(found) <= limit or limit == MOST or found[limit].at > now + _AHEAD:
             break
-        limit = min(limit * 8, _MOST)
+        limit = min(limit * 8, MOST)
     kept = list(takewhile(lambda o: end is None or o.at <= end, found))
     is_exhausted = len(kept) <= limit
     upcoming = kept[:limit]
