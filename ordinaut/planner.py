@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
@@ -90,12 +91,20 @@ def of_task(conn: db.Connection, task: calls.Task) -> Schedule:
         InvalidSchedule: with the field and the reason.
     """
     live = calls.list_calendars(conn, task.namespace) if task.exclude else ()
-    named = {c.name: c.named for c in live}
+    return of_fields(task, {(c.namespace, c.name): c.named for c in live})
+
+
+def of_fields(task: calls.Task, named: Mapping[tuple[str, str], dict[str, Any]]) -> Schedule:
+    """Return the calendar of a task whose calendars are `named`, by namespace and name.
+
+    Raises:
+        InvalidSchedule: with the field and the reason.
+    """
     return calendar(
         task.schedule_kind, task.schedule_expr, task.timezone,
         dtstart=task.start_at or task.created_at, start_at=task.start_at,
         dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
-        calendars=[named[name] for name in task.exclude or ()],
+        calendars=[named[task.namespace, name] for name in task.exclude or ()],
     )  # fmt: skip
 
 

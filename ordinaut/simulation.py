@@ -33,6 +33,7 @@ from ordinaut.recurrence.occurrence import BEGIN, END
 from ordinaut.recurrence.schedule import AfterEnd, observed
 
 MAX_OCCURRENCES: Final = 100_000
+UNTOLD: Final = ("manual", "condition", "event")  # kinds that no calendar tells of
 _RUNS = ("fired", "buffered")
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -124,7 +125,7 @@ def subject(
         InvalidSchedule: there is nothing to be simulated, with the field and the reason.
     """
     kind = fields.get("schedule_kind") or "manual"
-    if kind in ("manual", "condition", "event"):
+    if kind in UNTOLD:
         raise InvalidSchedule("schedule", f"of kind {kind}, nobody knows when it occurs")
     start = fields.get("start_at")
     schedule = calendar(
