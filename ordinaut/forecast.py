@@ -148,7 +148,8 @@ def _own(
 ) -> list[datetime]:
     """Those within a task's bounds: from its next run on (a snooze), to its end, of its max_runs.
 
-    What it has no next run for yet, a planner is about to plan.
+    What is without a next run, a planner is about to plan.  Of max_runs nothing is taken off for
+    what fires before `begin`.
     """
     low = max(begin, task.next_run or begin, task.start_at or begin)
     first = bisect_left(instants, low)

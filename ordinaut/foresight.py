@@ -41,6 +41,7 @@ class Planned:
         fields: the values of those that change, old and new.
         appear, disappear: instants at which it would fire, and would no longer.
         until: as far as firings were compared; None: they were not, or nobody knows when it fires.
+        task: as it would be.
     """
 
     what: str
@@ -51,6 +52,7 @@ class Planned:
     appear: list[datetime] = field(default_factory=list)
     disappear: list[datetime] = field(default_factory=list)
     until: datetime | None = None
+    task: Task | None = None
 
 
 def plan(
@@ -82,7 +84,7 @@ def plan(
             moved = _moved(task, task, before, after, now, ahead)
             if moved.appear or moved.disappear:
                 out = [p for p in out if (p.what, p.name) != ("task", full)]
-                out.append(Planned("task", full, "affected", task.timezone, {}, *moved.all))
+                out.append(Planned("task", full, "affected", task.timezone, {}, *moved.all, task))
     return out
 
 
@@ -108,13 +110,14 @@ def _planned(
     fields = _fields(change, change.task)
     moved = _Moved([], [], None)
     if change.action != "unchanged" and (
-        was is None or _TIMING & fields.keys() or was.status != change.task.status
+        was is None
+        or _TIMING & fields.keys()
+        or was.status != change.task.status
+        or was.exclude  # what it excludes may change
     ):
         moved = _moved(was, change.task, before, after, now, ahead)
-    elif was is not None and was.exclude and change.action == "updated":
-        moved = _moved(was, change.task, before, after, now, ahead)
     return Planned(
-        "task", change.name, change.action, change.task.timezone, fields, *moved.all
+        "task", change.name, change.action, change.task.timezone, fields, *moved.all, change.task
     )
 
 
@@ -144,18 +147,18 @@ def _firings(
         return [], until
     if task.schedule_kind in ("manual", "condition"):
         return [], None
+    found: list[datetime] = []
     try:
         schedule = of_fields(task, named)
         if isinstance(schedule, AfterEnd):
             return [], None
         low = max(now, (task.next_run or now) - _MICROSECOND, (task.start_at or now) - _MICROSECOND)
-        found: list[datetime] = []
         for occurrence in schedule.walk(low):
             if occurrence.at > min(until, task.end_at or until) or occurrence.at >= END:
                 return found, until
             found.append(occurrence.at)
             if len(found) == MAX_FIRINGS:
                 return found, found[-1]
-    except InvalidSchedule:  # of which calendars leave nothing, or which a planner would refuse
-        return found if "found" in locals() else [], until
-    return found, until
+        return found, until
+    except InvalidSchedule:  # calendars leave nothing more, or a planner would refuse it
+        return found, until

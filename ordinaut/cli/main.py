@@ -25,6 +25,7 @@ from ordinaut.cli import (
     forecast,
     imports,
     ops,
+    plan,
     run,
     service,
     simulate,
@@ -91,7 +92,7 @@ app.add_typer(ops.queue, name="queue")
 app.add_typer(imports.app, name="import")
 for group in (service, run, ops, forecast):
     group.commands(app)
-for looking in (calendar, backfill, simulate):
+for looking in (calendar, backfill, simulate, plan):
     looking.commands(task.app)
 
 
