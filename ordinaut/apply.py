@@ -28,7 +28,7 @@ from ordinaut.recurrence.interval import read_interval
 _PAGE = 500
 _ONLY_AT_BIRTH = {"allow_past"}
 _INTERVALS = {"timeout", "grace", "catchup_window", "jitter"}
-_INSTANTS = {"start_at", "end_at"}
+INSTANTS = {"start_at", "end_at"}
 _CALENDAR = {
     "schedule_kind", "schedule_expr", "timezone", "start_at", "dst_gap", "dst_overlap"
 }  # fmt: skip
@@ -40,12 +40,16 @@ class Change:
 
     Attributes:
         task: as it is now; None: this is a calendar.
+        calendar: as it is now; None: this is a task.
+        was: as it was before; None: it was not.
     """
 
     name: str
     action: str
     fields: tuple[str, ...]
     task: Task | None = None
+    calendar: calls.Calendar | None = None
+    was: Task | calls.Calendar | None = None
 
 
 def apply(
@@ -75,7 +79,7 @@ def apply(
         live = {
             f"{task.namespace}/{task.name}": task
             for namespace in sorted({d.namespace for d in tasks})
-            for task in _tasks(conn, namespace)
+            for task in all_tasks(conn, namespace)
         }
         for definition in tasks:
             with _explained(definition):
@@ -104,15 +108,16 @@ def _apply_calendar(conn: db.Connection, wanted: Definition, live: calls.Calenda
         raise wanted.error(exc.reason) from None
     changed = tuple(f for f, value in arguments.items() if live and getattr(live, f) != value)
     action = calls.set_calendar(conn, wanted.name, namespace=wanted.namespace, **arguments)
-    return Change(wanted.full_name, action, tuple(sorted(changed)))
+    now = calls.get_calendar(conn, wanted.name, wanted.namespace)
+    return Change(wanted.full_name, action, tuple(sorted(changed)), calendar=now, was=live)
 
 
 def _apply_one(conn: db.Connection, wanted: Definition, live: Task | None) -> Change:
     name = wanted.full_name
     arguments = dict(wanted.arguments)
-    for field in _INSTANTS & arguments.keys():
+    for field in INSTANTS & arguments.keys():
         zone = arguments.get("timezone") or (live.timezone if live else "UTC")
-        arguments[field] = _instant(wanted, field, arguments[field], zone)
+        arguments[field] = instant(wanted, field, arguments[field], zone)
     _check_calendar(wanted, arguments, live)
     if live is None:
         calls.create_task(conn, wanted.name, namespace=wanted.namespace, **arguments)
@@ -123,9 +128,9 @@ def _apply_one(conn: db.Connection, wanted: Definition, live: Task | None) -> Ch
         if field not in _ONLY_AT_BIRTH and not _same(conn, field, getattr(live, field), value, live)
     }
     if not patch:
-        return Change(name, "unchanged", (), live)
+        return Change(name, "unchanged", (), live, was=live)
     calls.update_task(conn, name, patch)
-    return Change(name, "updated", tuple(sorted(patch)), calls.get_task(conn, name))
+    return Change(name, "updated", tuple(sorted(patch)), calls.get_task(conn, name), was=live)
 
 
 def _check_calendar(wanted: Definition, arguments: dict[str, Any], live: Task | None) -> None:
@@ -163,7 +168,7 @@ def _same(conn: db.Connection, field: str, live: Any, wanted: Any, task: Task) -
             return read_interval(live) == read_interval(wanted)
         except InvalidSchedule:  # of another kind, or a duration as only PostgreSQL writes it
             return False
-    if field in _INSTANTS:
+    if field in INSTANTS:
         return bool(live == datetime.fromisoformat(wanted))
     if field == "retry" and isinstance(live, dict):
         return all(
@@ -184,7 +189,7 @@ def _alike(conn: db.Connection, key: str, live: Any, wanted: Any) -> bool:
     return key in ("base", "cap") and calls.same_interval(conn, str(live), str(wanted))
 
 
-def _instant(definition: Definition, field: str, value: str | None, zone: str) -> str | None:
+def instant(definition: Definition, field: str, value: str | None, zone: str) -> str | None:
     """An ISO timestamp; one without an offset is local to the task's time zone."""
     if value is None:
         return None
@@ -199,9 +204,14 @@ def _instant(definition: Definition, field: str, value: str | None, zone: str) -
         ) from None
 
 
-def _tasks(conn: db.Connection, namespace: str) -> list[Task]:
+def all_tasks(
+    conn: db.Connection, namespace: str | None = None, status: str | None = None
+) -> list[Task]:
+    """Return more tasks than one call of list_tasks should."""
     found: list[Task] = []
-    while page := calls.list_tasks(conn, namespace=namespace, limit=_PAGE, offset=len(found)):
+    while page := calls.list_tasks(
+        conn, namespace=namespace, status=status, limit=_PAGE, offset=len(found)
+    ):
         found += page
         if len(page) < _PAGE:
             break

@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from ordinaut import calls, db, planner
+from ordinaut import calls, db, planner, simulation, whatif
 from ordinaut.calls import Backfill, Enqueued, Json, Run
 from ordinaut.errors import RunCancelled, RunFailed, RunTimedOut, WaitTimeout
 from ordinaut.recurrence import Calendar
+from ordinaut.simulation import Fate, Outage
 
 Interval = str | timedelta
 
@@ -181,33 +182,31 @@ class Ordinaut:
         """
         return calls.run_now(self._on(connection), task, payload, idempotency_key)
 
-    def backfill(
+    def simulate(
         self,
         task: str | UUID,
-        start: datetime | str,
-        end: datetime | str,
+        begin: datetime,
+        end: datetime,
         *,
-        limit: int | None = None,
-        rate: int | None = None,
-        note: str | None = None,
+        duration: timedelta = timedelta(),
+        outages: Sequence[Outage] = (),
         connection: db.Connection | None = None,
-    ) -> UUID:
-        """Run a task for what its calendar held from `start` to before `end`, and has no run.
+    ) -> list[Fate]:
+        """Return what would become of a task's occurrences; nothing is changed.
 
-        See `ordinaut.calls.backfill`; `list_backfills` tells what became of it.
+        Args:
+            begin, end: from `begin` on and before `end`.
+            duration: how long each run is taken to last.
+            outages: pairs of instants between which no scheduler runs.
 
         Raises:
-            NotFound, WrongState: no such task, or it is cancelled or invalid.
+            NotFound: there is no such task.
+            InvalidSchedule: nobody knows when it occurs.
+            ValueError: it is too long a time, or none.
         """
-        return calls.backfill(
-            self._on(connection), task, start, end, limit=limit, rate=rate, note=note
-        )
-
-    def list_backfills(
-        self, task: str | UUID | None = None, *, connection: db.Connection | None = None
-    ) -> list[Backfill]:
-        """Return the backfills of a task, or of all, the latest first."""
-        return calls.list_backfills(self._on(connection), task)
+        conn = self._on(connection)
+        found = whatif.of_task(conn, calls.get_task(conn, task), begin)
+        return simulation.simulate(found, begin, end, duration=duration, outages=outages)
 
     def get_run(self, run_id: UUID | str, *, connection: db.Connection | None = None) -> Run:
         """Return a run as it stands.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
@@ -37,7 +38,8 @@ log = logging.getLogger(__name__)
 PLANNED: Final = frozenset({"cron", "rrule", "union"})  # the kinds that SQL cannot compute
 
 _AHEAD = timedelta(minutes=10)
-_LEAST, _MOST = 16, 1000  # occurrences in a plan
+MOST: Final = 1000  # occurrences in a plan, and of one task in a tick
+_LEAST = 16
 _PAGE = 100
 _BUDGET = 0.1  # seconds: a tick waits for us
 _MICROSECOND = timedelta(microseconds=1)
@@ -89,12 +91,20 @@ def of_task(conn: db.Connection, task: calls.Task) -> Schedule:
         InvalidSchedule: with the field and the reason.
     """
     live = calls.list_calendars(conn, task.namespace) if task.exclude else ()
-    named = {c.name: c.named for c in live}
+    return of_fields(task, {(c.namespace, c.name): c.named for c in live})
+
+
+def of_fields(task: calls.Task, named: Mapping[tuple[str, str], dict[str, Any]]) -> Schedule:
+    """Return the calendar of a task whose calendars are `named`, by namespace and name.
+
+    Raises:
+        InvalidSchedule: with the field and the reason.
+    """
     return calendar(
         task.schedule_kind, task.schedule_expr, task.timezone,
         dtstart=task.start_at or task.created_at, start_at=task.start_at,
         dst_gap=task.dst_gap, dst_overlap=task.dst_overlap,
-        calendars=[named[name] for name in task.exclude or ()],
+        calendars=[named[task.namespace, name] for name in task.exclude or ()],
     )  # fmt: skip
 
 
@@ -144,9 +154,9 @@ def plan(schedule: Schedule, after: datetime, end: datetime | None, now: datetim
     limit = _LEAST
     while True:
         found = schedule.whole.after(after, limit + 1)
-        if len(found) <= limit or limit == _MOST or found[limit].at > now + _AHEAD:
+        if len(found) <= limit or limit == MOST or found[limit].at > now + _AHEAD:
             break
-        limit = min(limit * 8, _MOST)
+        limit = min(limit * 8, MOST)
     kept = list(takewhile(lambda o: end is None or o.at <= end, found))
     is_exhausted = len(kept) <= limit
     upcoming = kept[:limit]

@@ -28,7 +28,11 @@ EXCHANGE = """select * from ordinaut.exchange(%s, 'default', %s, 1000, %s::uuid[
 NEXT = """select
   least((select min(s.next_run) from ordinaut.task_schedule as s),
     (select greatest(s.replan_at, '1970-01-01') from ordinaut.task_schedule as s
-      where s.replan_at is not null order by s.replan_at limit 1)) as to_schedule,
+      where s.replan_at is not null order by s.replan_at limit 1),
+    -- Of those that follow the end of a run.
+    (select min(s.look_at) from ordinaut.task_schedule as s join ordinaut.task as t
+      on t.task_id = s.task_id where s.next_run is null and t.schedule_kind = 'interval')
+  ) as to_schedule,
   (select min(w.run_at) from ordinaut.due_work as w) as to_run"""
 NEVER = datetime.max.replace(tzinfo=UTC)
 FAILED = '{"message": "it fails", "retryable": false}'

@@ -218,3 +218,14 @@ def list_tasks(
     return rows(
         conn, Task, "list_tasks", namespace=namespace, status=status, limit=limit, offset=offset
     )
+
+
+def jitter_share(conn: Conn, task_id: UUID) -> float:
+    """Return where in its jitter the runs of a task start, 0 to 1.
+
+    Source: sql/fire.sql, ordinaut._share; in full here, for those who may only read.
+    """
+    found = conn.execute(
+        "select abs(hashtextextended(%s::text, 7146) %% 1000000) / 1e6::float8", [task_id]
+    ).fetchone()
+    return float(found[0]) if found else 0.0

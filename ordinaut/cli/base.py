@@ -24,7 +24,9 @@ COLOURS = {
     "success": "green", "active": "green", "ok": "green", "created": "green", "ready": "green",
     "running": "cyan", "pending": "cyan", "updated": "cyan", "new": "cyan", "live": "green",
     "failed": "red", "timed_out": "red", "abandoned": "red", "fail": "red", "invalid": "red",
-    "dead": "red", "cancelled": "yellow", "paused": "yellow", "parked": "yellow", "warn": "yellow",
+    "fired": "green", "missed": "red", "dropped": "red", "skipped": "yellow", "buffered": "cyan",
+    "excluded": "yellow", "dead": "red", "cancelled": "yellow", "paused": "yellow",
+    "parked": "yellow", "warn": "yellow",
 }  # fmt: skip
 
 

@@ -17,7 +17,20 @@ import typer
 from psycopg import errors
 
 from ordinaut import db
-from ordinaut.cli import backfill, base, calendar, calendars, imports, ops, run, service, task
+from ordinaut.cli import (
+    backfill,
+    base,
+    calendar,
+    calendars,
+    forecast,
+    imports,
+    ops,
+    plan,
+    run,
+    service,
+    simulate,
+    task,
+)
 from ordinaut.errors import (
     ConfigurationError,
     OrdinautError,
@@ -77,10 +90,10 @@ app.add_typer(run.app, name="run")
 app.add_typer(calendars.app, name="calendar")
 app.add_typer(ops.queue, name="queue")
 app.add_typer(imports.app, name="import")
-for group in (service, run, ops):
+for group in (service, run, ops, forecast):
     group.commands(app)
-calendar.commands(task.app)
-backfill.commands(task.app)
+for looking in (calendar, backfill, simulate, plan):
+    looking.commands(task.app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

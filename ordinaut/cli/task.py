@@ -30,14 +30,15 @@ def apply_files(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, but do not do it.")] = False,
 ) -> None:
     """Create and update tasks from files: all of them, or none."""
-    definitions = list(read_all(_expanded(files)))
+    definitions = list(read_all(expanded(files)))
     changes = apply(state.connect(), definitions, dry_run=dry_run)
     show_changes(changes)
     if dry_run and not state.json:
         base.console().print("dry run: nothing was changed")
 
 
-def _expanded(paths: list[Path]) -> list[Path]:
+def expanded(paths: list[Path]) -> list[Path]:
+    """Return the files that are meant: for a directory the manifests in it."""
     out: list[Path] = []
     for path in paths:
         if path.is_dir():

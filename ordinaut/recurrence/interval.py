@@ -73,9 +73,23 @@ def parse_interval(text: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def read_span(text: str) -> timedelta:
+    """Read a duration of any length, PostgreSQL's own `1 day 02:00:00` too.
+
+    Raises:
+        InvalidSchedule: it is none, or has months or years.
+    """
+    words = text.strip().lower()
+    seconds = _seconds(words) if 0 < len(words) <= 100 else None
+    if seconds is None:
+        raise InvalidSchedule("duration", f"{text[:40]!r} is not a duration like 90 s or 12 hours")
+    try:
+        return timedelta(seconds=seconds)
+    except OverflowError:
+        raise InvalidSchedule("duration", f"{text[:40]} is too long") from None
+
+
 def _seconds(text: str) -> float | None:
-    if match := _CLOCK.fullmatch(text):
-        return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3] or 0)
     if text.startswith("p"):
         if re.match(r"p[^t]*[ym]", text):
             raise InvalidSchedule("interval", "months and years differ in length; use an rrule")
@@ -89,6 +103,8 @@ def _seconds(text: str) -> float | None:
         return sum(n * size for n, size in zip(parts, (604800, 86400, 3600, 60, 1), strict=True))
     total, position = 0.0, 0
     while position < len(text):
+        if clock := _CLOCK.fullmatch(text, position):
+            return total + 3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3] or 0)
         match = _WORD.match(text, position)
         if not match:
             return None
