@@ -182,6 +182,34 @@ class Ordinaut:
         """
         return calls.run_now(self._on(connection), task, payload, idempotency_key)
 
+    def backfill(
+        self,
+        task: str | UUID,
+        start: datetime | str,
+        end: datetime | str,
+        *,
+        limit: int | None = None,
+        rate: int | None = None,
+        note: str | None = None,
+        connection: db.Connection | None = None,
+    ) -> UUID:
+        """Run a task for what its calendar held from `start` to before `end`, and has no run.
+
+        See `ordinaut.calls.backfill`; `list_backfills` tells what became of it.
+
+        Raises:
+            NotFound, WrongState: no such task, or it is cancelled or invalid.
+        """
+        return calls.backfill(
+            self._on(connection), task, start, end, limit=limit, rate=rate, note=note
+        )
+
+    def list_backfills(
+        self, task: str | UUID | None = None, *, connection: db.Connection | None = None
+    ) -> list[Backfill]:
+        """Return the backfills of a task, or of all, the latest first."""
+        return calls.list_backfills(self._on(connection), task)
+
     def simulate(
         self,
         task: str | UUID,

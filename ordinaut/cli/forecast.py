@@ -38,7 +38,8 @@ def forecast(
 ) -> None:
     """Draw how many occurrences of all active tasks come when, and of which."""
     conn = state.connect()
-    low = _moment(begin, "--from") if begin else calls.server(conn).now.replace(second=0, microsecond=0)
+    now = calls.server(conn).now.replace(second=0, microsecond=0)
+    low = _moment(begin, "--from") if begin else now
     high = _moment(end, "--to") if end else low + timedelta(hours=1)
     tasks = [t for t in all_tasks(conn, namespace, "active") if t.schedule_kind != "manual"]
     try:

@@ -33,7 +33,11 @@ OVERLAPS = ("allow", "skip", "buffer_one", "buffer_all", "cancel_other")
 CATCHUPS = ("all", "latest", "none")
 QUIET = {
     "name": "quiet", "timezone": "Europe/Berlin", "dates": ["2026-03-27"],
-    "weekly": [{"days": "*", "from": "22:00", "to": "01:00"}],
+    "weekly": [
+        {"days": "*", "from": "22:00", "to": "01:00"},
+        {"days": "WED", "from": "10:00", "to": "11:00"},  # when the first outage ends
+        {"days": "SAT", "from": "05:45", "to": "05:55"},  # when a plan of a thousand does
+    ],
 }  # fmt: skip
 
 
@@ -77,13 +81,14 @@ def specs() -> Iterator[Spec]:
         yield Spec("interval", "90 min", policy, 150 * MINUTE)
         yield Spec("cron", DAILY, policy | {"dst_gap": "shift"}, next(takes))
         yield Spec("cron", "0,30 */2 * * *", policy | {"exclude": ["quiet"]}, next(takes))
-        yield Spec("cron", DAILY, policy | {"catchup_window": 6 * HOUR, "max_runs": 60}, 3 * HOUR)
+        yield Spec("cron", DAILY, policy | {"catchup_window": 6 * HOUR, "max_runs": 48}, 3 * HOUR)
         yield Spec("interval", "3 hours phase 30 min", policy | {"grace": timedelta()}, next(takes))
         # Without grace: what is not late may start as early as the first of what is made up for.
         rate = {"catchup_rate": 2, "grace": timedelta()}
         yield Spec("union", UNION, policy | rate, next(takes))
     for overlap in OVERLAPS:
         policy = {"overlap": overlap, "catchup": "all"}
+        yield Spec("cron", DAILY, policy | {"max_runs": 50})  # used up while it is made up for
         yield Spec("cron", DAILY, policy | {"jitter": 100 * MINUTE}, 2 * HOUR)
         yield Spec("interval", "5 hours", policy | {"jitter": 20 * HOUR}, HOUR)
     for catchup in CATCHUPS:
@@ -119,12 +124,48 @@ def test_an_outage_longer_than_a_plan(dsn: str) -> None:
     compare(dsn, found, BEGIN + DAY, [(start, BEGIN + DAY - 10 * MINUTE)])
 
 
+@pytest.mark.slow
+def test_an_outage_while_another_is_made_up_for(dsn: str) -> None:
+    policy = {"catchup": "all", "catchup_rate": 1, "grace": timedelta()}
+    found = [
+        Spec(kind, expr, {"overlap": overlap, **policy}, MINUTE / 3)
+        for kind, expr in (("cron", "* * * * *"), ("interval", "1 min"))
+        for overlap in OVERLAPS
+    ]
+    # When it ends nothing is due that could start as early as what is made up for.
+    outages = [(BEGIN + a * MINUTE, BEGIN + b * MINUTE) for a, b in ((30, 55.5), (57, 65.5))]
+    compare(dsn, found, BEGIN + 3 * HOUR, outages)
+
+
+@pytest.mark.slow
+def test_the_night_with_an_hour_twice(dsn: str) -> None:
+    begin = datetime(2026, 10, 24, 12, tzinfo=UTC)
+    found = [
+        Spec(kind, expr, {"overlap": overlap, "dst_overlap": both}, 40 * MINUTE)
+        for overlap in ("skip", "buffer_all")
+        for kind, expr, both in (
+            ("cron", "0,30 1-3 * * *", "both"),
+            ("cron", "30 2 * * *", "second"),
+            ("cron", "*/30 * * * *", None),
+            ("rrule", "FREQ=HOURLY", None),
+            ("interval", "30 min", None),
+            ("once", "2026-10-25T02:30", None),
+        )
+    ]
+    outage = (begin + 11 * HOUR, begin + 12.25 * HOUR)
+    compare(dsn, found, begin + DAY, [outage], begin)
+
+
 def compare(
-    dsn: str, found: list[Spec], end: datetime, outages: list[tuple[datetime, datetime]]
+    dsn: str,
+    found: list[Spec],
+    end: datetime,
+    outages: list[tuple[datetime, datetime]],
+    begin: datetime = BEGIN,
 ) -> Counter[str]:
     """Let the engine and the simulation live through the same, and return what was decided."""
     with db.connect(dsn, name="test", statement_timeout=None) as conn:
-        world = Prompt(conn, BEGIN)
+        world = Prompt(conn, begin)
         data = {key: QUIET[key] for key in ("dates", "weekly")}
         calls.set_calendar(conn, "quiet", data, timezone="Europe/Berlin")
         ids = [
@@ -158,10 +199,10 @@ def compare(
     faults = []
     for spec, task_id in zip(found, ids, strict=True):
         task = subject(
-            dataclasses.asdict(tasks[task_id]), BEGIN, share=shares[task_id],
+            dataclasses.asdict(tasks[task_id]), begin, share=shares[task_id],
             calendars=[QUIET] if "exclude" in spec.policy else (),
         )  # fmt: skip
-        fates = simulate(task, BEGIN + MICROSECOND, end, duration=spec.takes, outages=outages)
+        fates = simulate(task, begin + MICROSECOND, end, duration=spec.takes, outages=outages)
         told, happened = [told_by(fate, end) for fate in fates], rows[task_id]
         if told != happened:
             odd = [f"\n  {a}\n  {b}" for a, b in zip(told, happened, strict=False) if a != b]
