@@ -28,7 +28,7 @@ OUTAGES = [
     (datetime(2026, 3, 24, 9, 20, tzinfo=UTC), datetime(2026, 3, 25, 9, 30, 30, tzinfo=UTC)),
     (datetime(2026, 3, 31, 9, 59, tzinfo=UTC), datetime(2026, 3, 31, 10, 2, tzinfo=UTC)),
 ]
-END = datetime(2026, 4, 3, 12, tzinfo=UTC)
+END = datetime(2026, 3, 31, 14, tzinfo=UTC)
 OVERLAPS = ("allow", "skip", "buffer_one", "buffer_all", "cancel_other")
 CATCHUPS = ("all", "latest", "none")
 QUIET = {
