@@ -13,17 +13,21 @@ Assumed:
   overlap cancel_other can tell.
 - A worker is always free, in an outage too.  A run takes `duration`, succeeds, is never tried
   again; whom cancel_other cancels ends at once.  What ends when the next is due has ended before.
+- What follows the end of its own runs, and was created before `begin`, occurs first one duration
+  after `begin`: when its last run ended is not asked.
 - Nobody edits, pauses, snoozes or runs the task by hand, and no other task has its key.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from itertools import takewhile
+from operator import attrgetter
 from typing import Any, Final
 
 from ordinaut.planner import MOST, PLANNED, calendar, note
@@ -253,21 +257,22 @@ class _Player:
     def _tick(self, found: list[Occurrence], done: int, now: datetime) -> int:
         """Decide a plan's worth of what is due, and return how many that were."""
         task = self._task
-        piece, rest = found[done : done + MOST], found[done + MOST : done + MOST + 1]
-        due = [o for o in piece if o.at <= now]
-        following: list[datetime | None] = [o.at for o in piece[1:]]
+        stop = bisect_right(found, now, lo=done, key=attrgetter("at"))
+        end = done + MOST
+        due = found[done : min(stop, end)]
+        following: list[datetime | None] = [o.at for o in found[done + 1 : done + len(due) + 1]]
         latest_at = None
         if task.is_planned:
+            following[MOST - 1 :] = []  # of another plan
             passing = [o.at for o in due if not task.schedule.excluded_by(o.at)]
             if task.catchup == "latest" and passing:
                 latest_at = passing[-1]
                 # The last of a plan that ends in the past: the next plan tells whether it is.
-                if rest and rest[0].at <= now + _MICROSECOND and latest_at == piece[-1].at:
+                is_cut = end < len(found) and found[end].at <= now + _MICROSECOND
+                if is_cut and latest_at == due[-1].at:
                     due.pop()
-        else:
-            following += [o.at for o in rest]
-            if task.catchup == "latest":
-                latest_at = next(o.at for o in reversed(found) if o.at <= now)
+        elif task.catchup == "latest":
+            latest_at = found[stop - 1].at
         self._decide(due, [*following, None], now, latest_at)
         return len(due)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,17 @@ def test_simulate_says_what_is_odd_and_what_nobody_knows(cli: Cli) -> None:
     assert "default/night: 3 fired, 1 excluded" in text
     assert "2027-03-30 02:30:00" not in text
     assert "default/by-hand: nobody knows when it occurs" in text
+
+
+def test_the_example_of_odd_schedules_over_both_nights(cli: Cli) -> None:
+    file = str(Path(__file__).parents[2] / "examples" / "schedules.yaml")
+    for night in ("2026-10-24", "2027-03-27"):
+        end = str(date.fromisoformat(night) + timedelta(days=2))
+        _, told = cli("task", "simulate", "--file", file, "--from", night, "--to", end, "--json")
+        assert told["untold"] == ["schedules/when-the-queue-is-long"]
+        both = next(t for t in told["tasks"] if t["task"] == "schedules/half-past-two-both")
+        fired = [o["local"] for o in both["occurrences"]]
+        assert len(fired) == (3 if night == "2026-10-24" else 1)
 
 
 def test_simulate_plays_an_expression_with_other_policies(cli: Cli) -> None:
