@@ -64,6 +64,7 @@ class EmbeddedPostgres:
         bindir: where postgres and initdb are; None finds them, those that made `data_dir` first.
         options: server settings, as for `postgres -c`.
         fsync: False trades the data for speed when the host crashes.  For tests.
+        scratch: where a temporary one is made; None: where temporary files are.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class EmbeddedPostgres:
         bindir: Path | str | None = None,
         options: Mapping[str, str] | None = None,
         fsync: bool = True,
+        scratch: Path | None = None,
     ) -> None:
         self._temporary = data_dir is None
         self._wanted_bindir = None if bindir is None else Path(bindir)
@@ -82,7 +84,7 @@ class EmbeddedPostgres:
         self._lock: int | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
         self.data_dir = (
-            Path(tempfile.mkdtemp(prefix="ordinaut-pg-"))
+            Path(tempfile.mkdtemp(prefix="ordinaut-pg-", dir=scratch))
             if data_dir is None
             else Path(data_dir).absolute()
         )
