@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-N ?= 2
+N ?= 3
 PYTEST = $(if $(PG),ORDINAUT_TEST_PG=$(PG)) $(BIN)/python -m pytest
 
 # Some shells export SECONDS, and count it up: only the one of the command line is meant.
@@ -15,7 +15,7 @@ help:  ## this list
 demo: .venv/.demo  ## tasks at work on a PostgreSQL of their own; [SECONDS=20] [DATA=dir]
 	@$(BIN)/ordinaut dev $(LIMIT) $(if $(DATA),--data "$(DATA)")
 
-test: .venv/.work  ## the whole suite; [PG=15|18|docker] [N=2 processes]
+test: .venv/.work  ## the whole suite; [PG=15|18|docker] [N=3 processes]
 	$(PYTEST) -n $(N)
 
 check: .venv/.work  ## format, lint, types, layers, and the catalog of the installed schema

@@ -1,5 +1,5 @@
 """
-The simulation decides as the engine does: row by row, over two weeks with a night on which the
+The simulation decides as the engine does: row by row, over nine days with a night on which the
 clocks change, an outage of a day and one of minutes, for every pair of overlap and catch-up.
 """
 
@@ -23,7 +23,7 @@ from tests.travel import World
 
 MICROSECOND, MINUTE = timedelta(microseconds=1), timedelta(minutes=1)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-BEGIN = datetime(2026, 3, 20, 12, tzinfo=UTC)
+BEGIN = datetime(2026, 3, 22, 12, tzinfo=UTC)
 OUTAGES = [
     (datetime(2026, 3, 24, 9, 20, tzinfo=UTC), datetime(2026, 3, 25, 9, 30, 30, tzinfo=UTC)),
     (datetime(2026, 3, 31, 9, 59, tzinfo=UTC), datetime(2026, 3, 31, 10, 2, tzinfo=UTC)),
