@@ -21,6 +21,7 @@ create table ordinaut.task (
   description       text,
   tool              text        not null,
   payload           jsonb       not null,
+  pipeline_id       uuid,                 -- a task of steps: its tool is 'pipeline'
   queue             text        not null,
   priority          integer     not null, -- 1 is leased first
   schedule_kind     text        not null,

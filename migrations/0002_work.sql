@@ -29,7 +29,8 @@ create type ordinaut.work_item as (
   idempotency_key  text,
   retry            jsonb,
   retry_of         uuid,
-  payload          jsonb
+  payload          jsonb,
+  pipeline_id      uuid
 );
 
 -- Insert and delete only: an update here would re-enter every index at every lease.
@@ -37,7 +38,7 @@ create type ordinaut.work_item as (
 create table ordinaut.due_work (
   work_id          uuid        not null,
   run_id           uuid        not null,
-  step             text,                  -- null: a run of one step, work_id = run_id
+  step             text,                  -- null: a whole run, work_id = run_id
   task_id          uuid,                  -- null: an ad-hoc enqueue
   queue            text        not null,
   priority         smallint    not null,
@@ -56,6 +57,7 @@ create table ordinaut.due_work (
   retry            jsonb,
   retry_of         uuid,
   payload          jsonb,                 -- null: the body is in ordinaut.payload
+  pipeline_id      uuid,                  -- of a run of steps, and of each step of it
   constraint due_work_pk primary key (work_id),
   constraint due_work_priority_range check (priority between 1 and 9),
   constraint due_work_run_at_finite check (isfinite(run_at))
@@ -97,11 +99,13 @@ create table ordinaut.parked (
   retry            jsonb,
   retry_of         uuid,
   payload          jsonb,
+  pipeline_id      uuid,
   reason           text        not null,
   parked_at        timestamptz not null,
   constraint parked_pk primary key (work_id),
   constraint parked_reason_known
-    check (reason in ('key', 'tool', 'limit', 'overlap', 'breaker', 'event', 'approval'))
+    check (reason in ('key', 'tool', 'limit', 'overlap', 'breaker', 'event', 'approval', 'child',
+                      'error'))
 )
 with (
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,

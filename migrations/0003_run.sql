@@ -29,7 +29,8 @@ create table ordinaut.task_run (
   retry_of         uuid,
   payload          jsonb,
   output           jsonb,
-  error            jsonb,
+  error            jsonb,                 -- of a run of steps that still runs: it is failing
+  pipeline_id      uuid,                  -- a run of steps: it has this row from its start
   constraint task_run_pk primary key (run_id),
   constraint task_run_state_known
     check (state in ('pending', 'running', 'waiting', 'success', 'failed', 'cancelled',
@@ -44,6 +45,11 @@ create index task_run_task_idx on ordinaut.task_run (task_id, run_id) where task
 -- What people look for among the finished; success stays out of it to keep completion cheap.
 create index task_run_unhappy_idx on ordinaut.task_run (state, run_id) where state <> 'success';
 
+-- The pipelines still referred to; and, of the rows from before their end, the live runs.
+create index task_run_pipeline_idx on ordinaut.task_run (pipeline_id)
+  where pipeline_id is not null;
+create index task_run_live_idx on ordinaut.task_run (run_id) where finished_at is null;
+
 create table ordinaut.task_run_default
   partition of ordinaut.task_run default;
 
@@ -53,6 +59,7 @@ create table ordinaut.run_log (
   at         timestamptz not null,
   event      text        not null,
   run_id     uuid,
+  step       text,
   task_id    uuid,
   queue      text,
   attempt    integer,

@@ -21,7 +21,8 @@ create type ordinaut.work_item as (
   idempotency_key  text,
   retry            jsonb,
   retry_of         uuid,
-  payload          jsonb
+  payload          jsonb,
+  pipeline_id      uuid
 );
 
 create table ordinaut.backfill (
@@ -93,6 +94,7 @@ create table ordinaut.due_work (
   retry            jsonb,
   retry_of         uuid,
   payload          jsonb,
+  pipeline_id      uuid,
   constraint due_work_pk PRIMARY KEY (work_id),
   constraint due_work_priority_range CHECK (((priority >= 1) AND (priority <= 9))),
   constraint due_work_run_at_finite CHECK (isfinite(run_at))
@@ -179,10 +181,11 @@ create table ordinaut.parked (
   retry            jsonb,
   retry_of         uuid,
   payload          jsonb,
+  pipeline_id      uuid,
   reason           text not null,
   parked_at        timestamp with time zone not null,
   constraint parked_pk PRIMARY KEY (work_id),
-  constraint parked_reason_known CHECK ((reason = ANY (ARRAY['key'::text, 'tool'::text, 'limit'::text, 'overlap'::text, 'breaker'::text, 'event'::text, 'approval'::text])))
+  constraint parked_reason_known CHECK ((reason = ANY (ARRAY['key'::text, 'tool'::text, 'limit'::text, 'overlap'::text, 'breaker'::text, 'event'::text, 'approval'::text, 'child'::text, 'error'::text])))
 )
 with (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_cost_delay=0);
 
@@ -194,6 +197,42 @@ create table ordinaut.payload (
   run_id  uuid not null,
   body    jsonb not null,
   constraint payload_pk PRIMARY KEY (run_id)
+);
+
+create table ordinaut.pipeline (
+  pipeline_id  uuid not null,
+  definition   jsonb not null,
+  created_at   timestamp with time zone not null,
+  checked_at   timestamp with time zone,
+  problem      text,
+  constraint pipeline_pk PRIMARY KEY (pipeline_id)
+);
+
+CREATE INDEX pipeline_unchecked_idx ON ordinaut.pipeline USING btree (pipeline_id) WHERE (checked_at IS NULL);
+
+create table ordinaut.pipeline_step (
+  pipeline_id        uuid not null,
+  position           integer not null,
+  name               text not null,
+  tool               text not null,
+  body               jsonb not null,
+  save_as            text,
+  queue              text,
+  priority           smallint,
+  timeout            interval,
+  max_attempts       smallint not null,
+  retry              jsonb,
+  needs              integer[] not null,
+  followers          integer[] not null,
+  level              integer not null,
+  reads              integer[],
+  has_context        boolean not null,
+  continue_on_error  boolean not null,
+  skip_with_needs    boolean not null,
+  on_rollback        jsonb,
+  constraint pipeline_step_pk PRIMARY KEY (pipeline_id, "position"),
+  constraint pipeline_step_name_key UNIQUE (pipeline_id, name),
+  constraint pipeline_step_pipeline_fk FOREIGN KEY (pipeline_id) REFERENCES ordinaut.pipeline(pipeline_id) ON DELETE CASCADE
 );
 
 create table ordinaut.queue (
@@ -214,6 +253,7 @@ create table ordinaut.run_log (
   at         timestamp with time zone not null,
   event      text not null,
   run_id     uuid,
+  step       text,
   task_id    uuid,
   queue      text,
   attempt    integer,
@@ -245,6 +285,39 @@ create table ordinaut.server_epoch (
   constraint server_epoch_one_row CHECK (only_row)
 );
 
+create table ordinaut.step (
+  step_id        uuid not null,
+  run_id         uuid not null,
+  position       integer not null,
+  defined_by     integer not null,
+  kind           text,
+  name           text not null,
+  state          text not null,
+  waits_for      integer not null,
+  attempt        smallint not null,
+  failures       smallint not null,
+  crashes        smallint not null,
+  map_step_id    uuid,
+  item           jsonb,
+  wait           jsonb,
+  output         jsonb,
+  error          jsonb,
+  retry_after    interval,
+  next_retry_at  timestamp with time zone,
+  created_at     timestamp with time zone not null,
+  started_at     timestamp with time zone,
+  finished_at    timestamp with time zone,
+  worker_id      uuid,
+  lease_id       uuid,
+  constraint step_pk PRIMARY KEY (step_id),
+  constraint step_kind_known CHECK ((kind = ANY (ARRAY['item'::text, 'rollback'::text]))),
+  constraint step_state_known CHECK ((state = ANY (ARRAY['pending'::text, 'ready'::text, 'in_progress'::text, 'complete'::text, 'error'::text, 'waiting_for_retry'::text, 'skipped'::text, 'cancelled'::text, 'resolved_manually'::text])))
+)
+partition by RANGE (step_id);
+
+CREATE INDEX step_map_idx ON ONLY ordinaut.step USING btree (map_step_id, "position") WHERE (map_step_id IS NOT NULL);
+CREATE INDEX step_run_idx ON ONLY ordinaut.step USING btree (run_id, "position");
+
 create table ordinaut.task (
   task_id           uuid not null,
   namespace         text not null,
@@ -252,6 +325,7 @@ create table ordinaut.task (
   description       text,
   tool              text not null,
   payload           jsonb not null,
+  pipeline_id       uuid,
   queue             text not null,
   priority          integer not null,
   schedule_kind     text not null,
@@ -325,12 +399,15 @@ create table ordinaut.task_run (
   payload          jsonb,
   output           jsonb,
   error            jsonb,
+  pipeline_id      uuid,
   constraint task_run_pk PRIMARY KEY (run_id),
   constraint task_run_finished_iff_terminal CHECK (((state = ANY (ARRAY['success'::text, 'failed'::text, 'cancelled'::text, 'timed_out'::text, 'abandoned'::text])) = (finished_at IS NOT NULL))),
   constraint task_run_state_known CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'waiting'::text, 'success'::text, 'failed'::text, 'cancelled'::text, 'timed_out'::text, 'abandoned'::text])))
 )
 partition by RANGE (run_id);
 
+CREATE INDEX task_run_live_idx ON ONLY ordinaut.task_run USING btree (run_id) WHERE (finished_at IS NULL);
+CREATE INDEX task_run_pipeline_idx ON ONLY ordinaut.task_run USING btree (pipeline_id) WHERE (pipeline_id IS NOT NULL);
 CREATE INDEX task_run_task_idx ON ONLY ordinaut.task_run USING btree (task_id, run_id) WHERE (task_id IS NOT NULL);
 CREATE INDEX task_run_unhappy_idx ON ONLY ordinaut.task_run USING btree (state, run_id) WHERE (state <> 'success'::text);
 
@@ -389,5 +466,7 @@ with (fillfactor=20, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_thresho
 create table ordinaut.occurrence_default partition of ordinaut.occurrence default;
 
 create table ordinaut.run_log_default partition of ordinaut.run_log default;
+
+create table ordinaut.step_default partition of ordinaut.step default;
 
 create table ordinaut.task_run_default partition of ordinaut.task_run default;

@@ -86,7 +86,8 @@ begin
       array_agg(
         row(t.work_id, t.run_id, t.step, t.task_id, t.queue, t.priority, t.run_at, t.scheduled_for,
           t.enqueued_at, t.attempt + 1, t.failures, t.crashes, t.max_attempts, t.timeout, t.tool,
-          t.key, t.key_limit, t.idempotency_key, t.retry, t.retry_of, t.payload)::ordinaut.work_item
+          t.key, t.key_limit, t.idempotency_key, t.retry, t.retry_of, t.payload,
+          t.pipeline_id)::ordinaut.work_item
         order by t.priority, t.run_at, t.work_id),
       bool_or(t.crashes > 0),
       bool_or(t.key is not null)

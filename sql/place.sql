@@ -26,7 +26,7 @@ as $fn$
     p_parked.priority, p_parked.run_at, p_parked.scheduled_for, p_parked.enqueued_at,
     p_parked.attempt, p_parked.failures, p_parked.crashes, p_parked.max_attempts, p_parked.timeout,
     p_parked.tool, p_parked.key, p_parked.key_limit, p_parked.idempotency_key, p_parked.retry,
-    p_parked.retry_of, p_parked.payload)::ordinaut.work_item;
+    p_parked.retry_of, p_parked.payload, p_parked.pipeline_id)::ordinaut.work_item;
 $fn$;
 
 comment on function ordinaut._item(ordinaut.parked) is 'The unit in a parked row.';

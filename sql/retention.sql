@@ -52,7 +52,7 @@ begin
   if not pg_try_advisory_xact_lock(hashtextextended('ordinaut.partitions', 7146)) then
     return 0;
   end if;
-  foreach v_table in array array['task_run', 'run_log', 'occurrence'] loop
+  foreach v_table in array array['task_run', 'step', 'run_log', 'occurrence'] loop
     for v_i in 0..3 loop
       v_from := ordinaut._week(ordinaut.now()) + v_i * interval '7 days';
       v_name := format('%s_%s', v_table, to_char(v_from at time zone 'UTC', 'YYYYMMDD'));
@@ -60,6 +60,7 @@ begin
 
       v_column := case v_table
         when 'task_run' then 'run_id'
+        when 'step' then 'step_id'
         when 'run_log' then 'log_id'
         else 'scheduled_for'
       end;
@@ -72,7 +73,9 @@ begin
 
       begin
         execute format(
-          'create table ordinaut.%I (like ordinaut.%I including defaults including constraints)',
+          'create table ordinaut.%I (like ordinaut.%I including defaults including constraints)'
+            -- Steps are updated in place: room for that beside each.
+            || case v_table when 'step' then ' with (fillfactor = 60)' else '' end,
           v_name, v_table);
         execute format(
           'alter table ordinaut.%I attach partition ordinaut.%I for values from (%L) to (%L)',
@@ -118,6 +121,14 @@ begin
       -- A backfill decides long after the time.  Were its rows gone, another would fire them again.
       execute format('select exists (select from ordinaut.%I as o where o.decided_at >= $1)',
         v_part.relname) into v_is_recent using p_before;
+      continue when v_is_recent;
+    elsif p_table in ('task_run', 'step') then
+      -- A run that waits for an answer may live for months.
+      select exists (
+        select from ordinaut.task_run as r
+        where r.finished_at is null and r.run_id >= ordinaut._v7_floor(v_from)
+          and r.run_id < ordinaut._v7_floor(v_to)
+      ) into v_is_recent;
       continue when v_is_recent;
     end if;
 
@@ -167,6 +178,7 @@ begin
   end if;
   return query select 'partitions made', ordinaut.ensure_partitions();
   return query select 'task_run partitions dropped', ordinaut._drop_old('task_run', v_before);
+  return query select 'step partitions dropped', ordinaut._drop_old('step', v_before);
   return query select 'run_log partitions dropped', ordinaut._drop_old('run_log', v_before);
   return query select 'occurrence partitions dropped', ordinaut._drop_old('occurrence', v_before);
 
@@ -174,12 +186,22 @@ begin
   delete from ordinaut.payload as b
   using ordinaut.task_run_default as r
   where r.run_id = b.run_id and r.finished_at < v_before;
+  delete from ordinaut.step_default as s
+  using ordinaut.task_run_default as r
+  where r.run_id = s.run_id and r.finished_at < v_before;
   delete from ordinaut.task_run_default as r where r.finished_at < v_before;
   get diagnostics v_n = row_count;
   return query select 'old runs of no partition', v_n;
   delete from ordinaut.occurrence_default as o
   where o.scheduled_for < v_before and o.decided_at < v_before;
   delete from ordinaut.backfill as b where b.ended_at < v_before;
+  delete from ordinaut.pipeline as p
+  where
+    p.created_at < v_before
+    and not exists (select from ordinaut.task as t where t.pipeline_id = p.pipeline_id)
+    and not exists (select from ordinaut.due_work as w where w.pipeline_id = p.pipeline_id)
+    and not exists (select from ordinaut.parked as k where k.pipeline_id = p.pipeline_id)
+    and not exists (select from ordinaut.task_run as r where r.pipeline_id = p.pipeline_id);
 
   delete from ordinaut.hold as h
   where (h.key, h.slot) in (

@@ -26,19 +26,22 @@ create or replace function ordinaut._journal(
   p_attempt integer default null,
   p_worker_id uuid default null,
   p_lease_id uuid default null,
-  p_detail jsonb default null
+  p_detail jsonb default null,
+  p_step text default null
 )
 returns void
 language sql
 volatile
 as $fn$
-  insert into ordinaut.run_log (log_id, at, event, run_id, task_id, queue, attempt, worker_id,
-    lease_id, actor, detail)
-  values (ordinaut.uuid_generate_v7(), ordinaut.now(), p_event, p_run_id, p_task_id, p_queue,
-    p_attempt, p_worker_id, p_lease_id, ordinaut._actor(), p_detail);
+  insert into ordinaut.run_log (log_id, at, event, run_id, step, task_id, queue, attempt,
+    worker_id, lease_id, actor, detail)
+  values (ordinaut.uuid_generate_v7(), ordinaut.now(), p_event, p_run_id, p_step, p_task_id,
+    p_queue, p_attempt, p_worker_id, p_lease_id, ordinaut._actor(), p_detail);
 $fn$;
 
-comment on function ordinaut._journal(text, uuid, uuid, text, integer, uuid, uuid, jsonb) is
+comment on function ordinaut._journal(
+  text, uuid, uuid, text, integer, uuid, uuid, jsonb, text
+) is
   'Append one line to the journal.';
 
 create or replace function ordinaut._refuse_rewrite()
