@@ -1,0 +1,1 @@
+"""What users test their own workflows with; fixtures are in plugin.py."""
