@@ -404,9 +404,9 @@ begin
   if v_step.step_id is null then
     return false;
   end if;
-  select ordinaut._step_item(v_step, r, p_now) into v_item
-  from ordinaut.task_run as r
-  where r.run_id = p_run_id;
+  v_item := (
+    select ordinaut._step_item(v_step, r, p_now) from ordinaut.task_run as r
+    where r.run_id = p_run_id);
   perform ordinaut._put_due(array[v_item]);
   perform ordinaut._notify_idle(v_item.queue);
   return true;
