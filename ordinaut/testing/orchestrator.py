@@ -233,7 +233,7 @@ class TestOrchestrator:
         return StepResult(ended.state == "complete", ended, duration_ms)
 
     def evaluate(self, step: StepLike) -> str:
-        """Decide what follows from a failure: waiting_for_retry, or failed."""
+        """Decide what follows from a failure: retry, or failed."""
         return evaluate(self.db, step)
 
 

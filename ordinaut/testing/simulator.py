@@ -129,7 +129,7 @@ def lease_step(database: Database, step: StepLike) -> UUID:
 
 
 def evaluate(database: Database, step: StepLike) -> str:
-    """Let the engine decide what follows from a failed attempt: waiting_for_retry or failed."""
+    """Let the engine decide what follows from a failed attempt: retry or failed."""
     decided: str = database.one(
         "select ordinaut.evaluate_step_failure(%s)", get_step(database, step).workflow_step_uuid
     )
