@@ -220,7 +220,8 @@ begin
 
   -- No join of the batch with itself: it would be quadratic.
   with root as materialized (
-    select i.run_id, i.task_id, i.queue, i.priority, i.scheduled_for, i.pipeline_id, d as def,
+    select i.run_id, i.task_id, i.queue, i.priority, i.run_at, i.scheduled_for, i.pipeline_id,
+      d as def,
       ordinaut._v7(substring(uuid_send(i.run_id) for 6)) as step_id,
       case
         when d.needs <> '{}' then 'pending'
@@ -243,8 +244,8 @@ begin
   ),
   unit as (
     select r.state, row(r.step_id, r.run_id, (r.def).name, r.task_id,
-      coalesce((r.def).queue, r.queue), coalesce((r.def).priority, r.priority), p_now,
-      r.scheduled_for, p_now, case r.state when 'in_progress' then 1 else 0 end, 0, 0,
+      coalesce((r.def).queue, r.queue), coalesce((r.def).priority, r.priority),
+      case r.state when 'in_progress' then r.run_at else p_now end, r.scheduled_for, p_now, case r.state when 'in_progress' then 1 else 0 end, 0, 0,
       (r.def).max_attempts, (r.def).timeout, (r.def).tool, null, null, null, (r.def).retry, null,
       case when not (r.def).has_context then (r.def).body end,
       r.pipeline_id)::ordinaut.work_item as item

@@ -58,7 +58,7 @@ begin
   ),
   next as (
     select s.step_id, p.run_id, p.pipeline_id, p.position, p.n, s.waits_for = p.n as is_ready,
-      r.queue, r.priority, r.task_id, r.scheduled_for, d as def,
+      r.queue, r.priority, r.task_id, r.scheduled_for, r.enqueued_at, d as def,
       s.waits_for = p.n and coalesce(d.queue, r.queue) = p_queue and not d.skip_with_needs
         and row_number() over (
           partition by p.run_id, s.waits_for = p.n, coalesce(d.queue, r.queue) = p_queue
@@ -66,7 +66,8 @@ begin
         ) = 1 as is_first
     from pushed as p
     cross join lateral (
-      select t.queue, t.priority, t.task_id, t.scheduled_for from ordinaut.task_run as t
+      select t.queue, t.priority, t.task_id, t.scheduled_for, t.enqueued_at
+      from ordinaut.task_run as t
       where t.run_id = p.run_id
       offset 0
     ) as r
@@ -99,11 +100,13 @@ begin
     from placed as p
     where s.step_id = p.step_id
     returning s.step_id, s.attempt, s.failures, s.crashes, p.is_leased, p.is_ready, p.run_id,
-      p.pipeline_id, p.queue, p.priority, p.task_id, p.scheduled_for, p.def
+      p.pipeline_id, p.queue, p.priority, p.task_id, p.scheduled_for, p.enqueued_at, p.def
   ),
   unit as (
     select m.is_leased, row(m.step_id, m.run_id, (m.def).name, m.task_id,
-      coalesce((m.def).queue, m.queue), coalesce((m.def).priority, m.priority), p_now,
+      coalesce((m.def).queue, m.queue), coalesce((m.def).priority, m.priority),
+      -- Gone on with: its place in line, and nothing to learn for those who look for due work.
+      case when m.is_leased then m.enqueued_at else p_now end,
       m.scheduled_for, p_now, m.attempt, m.failures, m.crashes, (m.def).max_attempts,
       (m.def).timeout, (m.def).tool, null, null, null, (m.def).retry, null,
       case when not (m.def).has_context then (m.def).body end,
