@@ -18,7 +18,7 @@ create or replace function ordinaut._settle_carefully(
   p_elapsed  bigint[],
   p_now      timestamptz
 )
-returns table (kind text, lease_id uuid, work_id uuid, item ordinaut.work_item)
+returns table (kind text, lease_id uuid, work_id uuid, next ordinaut.work_item[])
 language plpgsql
 volatile
 as $fn$
@@ -46,7 +46,7 @@ begin
         -- Not a unit of this lease, or not an outcome: there is nothing to keep.
         when data_exception then
           return query
-          select 'lost', p_lease_id, p_work_ids[v_i], null::ordinaut.work_item;
+          select 'lost', p_lease_id, p_work_ids[v_i], null::ordinaut.work_item[];
       end;
     end;
   end loop;
@@ -167,7 +167,7 @@ begin
           v_room - cardinality(v_next)) as s
       loop
         if v_fact.kind = 'next' then
-          v_next := v_next || v_fact.item;
+          v_next := v_next || v_fact.next;
         else
           kind := v_fact.kind; lease_id := v_fact.lease_id; work_id := v_fact.work_id;
           return next;
@@ -249,7 +249,7 @@ create or replace function ordinaut._settle_part(
   p_queue     text,
   p_room      integer
 )
-returns table (kind text, lease_id uuid, work_id uuid, item ordinaut.work_item)
+returns table (kind text, lease_id uuid, work_id uuid, next ordinaut.work_item[])
 language plpgsql
 volatile
 as $fn$

@@ -145,7 +145,7 @@ create or replace function ordinaut._settle(
   p_queue    text    default null,
   p_room     integer default null
 )
-returns table (kind text, lease_id uuid, work_id uuid, item ordinaut.work_item)
+returns table (kind text, lease_id uuid, work_id uuid, next ordinaut.work_item[])
 language plpgsql
 volatile
 as $fn$
@@ -157,6 +157,7 @@ declare
   v_holds boolean;
   v_runs uuid[];
   v_held uuid[];
+  v_next ordinaut.work_item[];
 begin
   -- The whole batch, in one go: the hot path.
   delete from ordinaut.lease as l
@@ -172,20 +173,20 @@ begin
     v_lease := ordinaut._take_leased(p_lease_id, p_work_ids);
     if v_lease.lease_id is null then
       return query
-      select 'already', p_lease_id, u.id, null::ordinaut.work_item
+      select 'already', p_lease_id, u.id, null::ordinaut.work_item[]
       from unnest(p_work_ids) as u (id)
       where ordinaut._settled_before(p_lease_id, u.id);
       if exists (
         select from unnest(p_work_ids) as u (id)
         where not ordinaut._settled_before(p_lease_id, u.id)
       ) then
-        return query select 'lost', p_lease_id, null::uuid, null::ordinaut.work_item;
+        return query select 'lost', p_lease_id, null::uuid, null::ordinaut.work_item[];
       end if;
       return;
     end if;
     v_work := v_lease.work;
     return query
-    select 'already', p_lease_id, u.id, null::ordinaut.work_item
+    select 'already', p_lease_id, u.id, null::ordinaut.work_item[]
     from unnest(p_work_ids) as u (id)
     where not exists (select from unnest(v_work) as w where w.work_id = u.id);
   end if;
@@ -202,7 +203,7 @@ begin
     end;
     if cardinality(v_held) < cardinality(v_runs) then
       return query
-      select 'busy', p_lease_id, w.work_id, null::ordinaut.work_item
+      select 'busy', p_lease_id, w.work_id, null::ordinaut.work_item[]
       from unnest(v_work) as w
       where w.step is not null and w.run_id <> all (v_held);
       perform ordinaut._keep_leased(v_lease, array(
@@ -237,10 +238,11 @@ begin
     where u.outcome = 'success' and w.step is not null;
     if v_row.ids is not null then
       v_n := v_n + cardinality(v_row.ids);
-      return query
-      select 'next', n.work_id, n.run_id, n
-      from unnest(ordinaut._complete_steps(v_lease, v_row.ids, v_row.outputs, v_row.elapsed,
-        p_queue, coalesce(p_room, 0), p_now)) as n;
+      v_next := ordinaut._complete_steps(v_lease, v_row.ids, v_row.outputs, v_row.elapsed, p_queue,
+        coalesce(p_room, 0), p_now);
+      if v_next is not null then
+        return query select 'next', p_lease_id, null::uuid, v_next;
+      end if;
     end if;
   end if;
   if v_holds then

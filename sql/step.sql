@@ -218,40 +218,39 @@ begin
     i.key_limit, i.idempotency_key, i.retry, i.retry_of, i.payload, i.pipeline_id
   from unnest(p_items) as i;
 
-  with root as (
-    select i as item, d, coalesce(d.queue, i.queue) = p_queue and row_number() over (
-        partition by i.run_id, d.needs = '{}', coalesce(d.queue, i.queue) = p_queue
-        order by d.position
-      ) = 1 as is_first
+  -- No join of the batch with itself: it would be quadratic.
+  with root as materialized (
+    select i.run_id, i.task_id, i.queue, i.priority, i.run_at, i.scheduled_for, i.pipeline_id,
+      d as def,
+      ordinaut._v7(substring(uuid_send(i.run_id) for 6)) as step_id,
+      case
+        when d.needs <> '{}' then 'pending'
+        when coalesce(d.queue, i.queue) = p_queue and row_number() over (
+            partition by i.run_id, d.needs = '{}', coalesce(d.queue, i.queue) = p_queue
+            order by d.position
+          ) = 1 then 'in_progress'
+        else 'ready'
+      end as state
     from unnest(p_items) as i
     join ordinaut.pipeline_step as d on d.pipeline_id = i.pipeline_id
   ),
   made as (
     insert into ordinaut.step (step_id, run_id, position, defined_by, name, state, waits_for,
       attempt, failures, crashes, created_at, started_at)
-    select ordinaut._v7(substring(uuid_send((r.item).run_id) for 6)), (r.item).run_id,
-      (r.d).position, (r.d).position, (r.d).name,
-      case
-        when (r.d).needs <> '{}' then 'pending'
-        when r.is_first then 'in_progress'
-        else 'ready'
-      end,
-      cardinality((r.d).needs),
-      case when (r.d).needs = '{}' and r.is_first then 1 else 0 end, 0, 0, p_now,
-      case when (r.d).needs = '{}' and r.is_first then p_now end
+    select r.step_id, r.run_id, (r.def).position, (r.def).position, (r.def).name, r.state,
+      cardinality((r.def).needs), case r.state when 'in_progress' then 1 else 0 end, 0, 0, p_now,
+      case r.state when 'in_progress' then p_now end
     from root as r
-    returning step_id, run_id, position, state, attempt
   ),
   unit as (
-    select m.state, row(m.step_id, m.run_id, d.name, i.task_id, coalesce(d.queue, i.queue),
-      coalesce(d.priority, i.priority), p_now, i.scheduled_for, p_now, m.attempt, 0, 0,
-      d.max_attempts, d.timeout, d.tool, null, null, null, d.retry, null,
-      case when not d.has_context then d.body end, i.pipeline_id)::ordinaut.work_item as item
-    from made as m
-    join unnest(p_items) as i on i.run_id = m.run_id
-    join ordinaut.pipeline_step as d
-      on d.pipeline_id = i.pipeline_id and d.position = m.position
-    where m.state <> 'pending'
+    select r.state, row(r.step_id, r.run_id, (r.def).name, r.task_id,
+      coalesce((r.def).queue, r.queue), coalesce((r.def).priority, r.priority),
+      case r.state when 'in_progress' then r.run_at else p_now end, r.scheduled_for, p_now, case r.state when 'in_progress' then 1 else 0 end, 0, 0,
+      (r.def).max_attempts, (r.def).timeout, (r.def).tool, null, null, null, (r.def).retry, null,
+      case when not (r.def).has_context then (r.def).body end,
+      r.pipeline_id)::ordinaut.work_item as item
+    from root as r
+    where r.state <> 'pending'
   )
   select
     array_agg(u.item) filter (where u.state = 'in_progress'),
