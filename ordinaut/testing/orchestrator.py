@@ -110,7 +110,7 @@ class TestOrchestrator:
         task_id = calls.create_task(
             self.db.conn, name, namespace=namespace, pipeline=list(pipeline), **arguments
         )
-        return self._start(Task(task_id, task_id, namespace, name), context)
+        return self._run(Task(task_id, task_id, namespace, name), context)
 
     def create_task_from_template(
         self, template_file: str | Path, context: calls.Json = None, name: str | None = None
@@ -129,8 +129,11 @@ class TestOrchestrator:
             TaskRequest(wanted.namespace, wanted.name, self._versions[wanted.full_name], context)
         )
 
-    def create_task_from_request(self, request: TaskRequest) -> Task:
-        """Start a run of a task that exists.
+    def create_task_from_request(self, request: TaskRequest, *, start: bool = True) -> Task:
+        """Ask for a run of a task that exists, and start it.
+
+        Args:
+            start: False leaves that to a worker.
 
         Raises:
             NotFound: there is none of this name, or its template has another version.
@@ -141,7 +144,7 @@ class TestOrchestrator:
             raise NotFound(f"task {full_name} has no version {request.version}, only {known}")
         found = calls.get_task(self.db.conn, full_name)
         task = Task(found.task_id, found.task_id, request.namespace, request.name, request.version)
-        return self._start(task, request.context, request.reason)
+        return self._run(task, request.context, request.reason, start)
 
     def apply_template(self, template_file: str | Path) -> list[manifest.Definition]:
         """Make the tasks of a template exist, and return what it defines.
@@ -167,10 +170,11 @@ class TestOrchestrator:
                 return path
         raise TemplateNotFound(f"Template '{template_file}' not found")
 
-    def _start(self, task: Task, context: calls.Json, reason: str = "") -> Task:
+    def _run(self, task: Task, context: calls.Json, reason: str = "", start: bool = True) -> Task:
         run_id = calls.run_now(self.db.conn, task.task_id, context).run_id
         assert run_id is not None
-        self.db.conn.execute("select ordinaut.start_run(%s)", [run_id])
+        if start:
+            self.db.conn.execute("select ordinaut.start_run(%s)", [run_id])
         log.info(
             "task created",
             extra={
