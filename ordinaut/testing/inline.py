@@ -201,8 +201,9 @@ class WorkRunner(_Loop):
         child = self._runner()
         said = child.run(leased["unit"])
         notes, child.notes = child.notes, []
-        if said.outcome != "settled":
-            self._exchange(leased["queue"], settle=(leased, said), notes=notes)
+        settle = None if said.outcome == "settled" else (leased, said)
+        if settle or notes:
+            self._exchange(leased["queue"], settle=settle, notes=notes)
         result = {
             **leased,
             "outcome": said.outcome,

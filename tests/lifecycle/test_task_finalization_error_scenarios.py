@@ -1,0 +1,155 @@
+"""task_finalization_error_scenarios: how runs end when something went wrong in them."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from ordinaut import calls
+from ordinaut.errors import IllegalTransition
+from ordinaut.testing import (
+    Database,
+    StepAssertions,
+    StepErrorSimulator,
+    TaskAssertions,
+    TestOrchestrator,
+    get_step,
+)
+from ordinaut.testing.races import Session
+from ordinaut.testing.simulator import lease_step
+
+Kit = TestOrchestrator
+
+
+@pytest.fixture
+def kit(ordinaut_orchestrator: Kit) -> Kit:
+    return ordinaut_orchestrator
+
+
+def test_a_run_whose_only_step_failed_is_failed(kit: Kit, ordinaut_db: Database) -> None:
+    task = kit.create_simple_task("test", "only_step")
+    [step] = kit.get_task_steps(task)
+    StepErrorSimulator.simulate_validation_error(ordinaut_db, step, "no such thing")
+    assert calls.get_run(ordinaut_db.conn, task.task_uuid).state == "running"
+
+    assert kit.evaluate(step) == "failed"
+
+    run = calls.get_run(ordinaut_db.conn, task.task_uuid)
+    assert run.state == "failed" and run.finished_at is not None
+    assert "no such thing" in run.error["message"]
+    TaskAssertions.assert_task_error(ordinaut_db, task, 1)
+
+
+def test_what_is_under_way_ends_before_the_run_does(kit: Kit, ordinaut_db: Database) -> None:
+    task = kit.create_diamond_workflow_task()
+    start, branch_a, branch_b, convergence = kit.get_task_steps(task)
+    kit.execute_step(start)
+    lease_id = lease_step(ordinaut_db, branch_a)
+    StepErrorSimulator.simulate_validation_error(ordinaut_db, branch_b)
+    kit.evaluate(branch_b)
+    assert calls.get_run(ordinaut_db.conn, task.task_uuid).state == "running"
+
+    calls.complete_work(ordinaut_db.conn, lease_id, branch_a.workflow_step_uuid, {"kept": 1})
+
+    run = calls.get_run(ordinaut_db.conn, task.task_uuid)
+    assert run.state == "failed"
+    assert run.error["context"]["partial"]["branch_a"] == {"kept": 1}
+    assert get_step(ordinaut_db, convergence).state == "cancelled"
+    StepAssertions.assert_step_complete(ordinaut_db, branch_a)
+
+
+def test_rollbacks_run_in_reverse_order_before_the_end(kit: Kit, ordinaut_db: Database) -> None:
+    undo = {"uses": "echo", "with": {"undo": True}}
+    task = kit.create_task(
+        "test",
+        "undone",
+        [
+            {"id": "first", "uses": "echo", "on_rollback": undo},
+            {"id": "second", "uses": "echo", "on_rollback": undo},
+            {"id": "third", "uses": "echo"},
+        ],
+    )
+    for name in ("first", "second"):
+        kit.execute_step(kit.step(task, name))
+    third = kit.step(task, "third")
+    StepErrorSimulator.simulate_validation_error(ordinaut_db, third)
+    kit.evaluate(third)
+
+    undone = []
+    while rollbacks := [s for s in kit.get_task_steps(task) if s.state == "ready"]:
+        [step] = rollbacks
+        undone.append(step.name)
+        kit.execute_step(step)
+
+    assert undone == ["rollback(second)", "rollback(first)"]
+    assert calls.get_run(ordinaut_db.conn, task.task_uuid).state == "failed"
+
+
+def test_a_cancelled_run_stays_cancelled(kit: Kit, ordinaut_db: Database) -> None:
+    task = kit.create_diamond_workflow_task()
+
+    calls.cancel_run(ordinaut_db.conn, task.task_uuid)
+
+    assert calls.get_run(ordinaut_db.conn, task.task_uuid).state == "cancelled"
+    assert {step.state for step in kit.get_task_steps(task)} == {"cancelled"}
+
+
+def test_no_update_moves_a_step_where_the_machine_does_not(kit: Kit, ordinaut_db: Database) -> None:
+    """AC-74"""
+    step = kit.get_first_step(kit.create_simple_task("test", "guarded"))
+    kit.execute_step(step)
+
+    with pytest.raises(IllegalTransition, match="Cannot transition from Complete to InProgress"):
+        ordinaut_db.conn.execute(
+            "update ordinaut.step as s set state = 'in_progress' where s.step_id = %s",
+            [step.workflow_step_uuid],
+        )
+    StepAssertions.assert_step_complete(ordinaut_db, step)
+
+
+def test_of_two_sessions_one_starts_a_run(
+    kit: Kit, ordinaut_db: Database, ordinaut_session
+) -> None:
+    """AC-75"""
+    task = kit.create_simple_task("test", "raced")
+    run_id = calls.run_now(ordinaut_db.conn, task.task_id).run_id
+    one: Session = ordinaut_session("one")
+    two: Session = ordinaut_session("two")
+
+    one.run("select ordinaut.start_run(%s)", run_id)
+    two.start("select ordinaut.start_run(%s)", run_id)
+    two.wait_blocked(by=one)
+    one.commit()
+
+    with pytest.raises(psycopg.errors.DatabaseError, match="waits to start"):
+        two.result()
+    two.rollback()
+    assert ordinaut_db.one("select count(*) from ordinaut.step where run_id = %s", run_id) == 1
+
+
+@pytest.mark.parametrize(
+    "needs", [{"a": ["b"], "b": ["a"]}, {"a": ["a"], "b": []}], ids=["cycle", "itself"]
+)
+def test_a_cycle_is_refused_and_leaves_nothing(
+    needs: dict[str, list[str]], kit: Kit, ordinaut_db: Database
+) -> None:
+    """AC-76"""
+    pipeline = [{"id": name, "uses": "echo", "needs": above} for name, above in needs.items()]
+
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        kit.create_task("test", "cyclic", pipeline)
+
+    for table in ("task", "pipeline", "pipeline_step", "step", "task_run"):
+        assert ordinaut_db.one(f"select count(*) from ordinaut.{table}") == 0
+
+
+def test_ids_of_runs_and_steps_sort_by_time(kit: Kit, ordinaut_db: Database) -> None:
+    """AC-85"""
+    ids = [ordinaut_db.one("select ordinaut.uuid_generate_v7()") for _ in range(3)]
+    task = kit.create_simple_task("test", "ids")
+    step = kit.get_first_step(task)
+
+    everything = [*ids, task.task_uuid, step.workflow_step_uuid]
+    assert {made.version for made in everything} == {7}
+    assert [made.int >> 80 for made in ids] == sorted(made.int >> 80 for made in ids)
+    assert task.task_uuid.int >> 80 == step.workflow_step_uuid.int >> 80
