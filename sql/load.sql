@@ -23,6 +23,7 @@
 \ir schedule.sql
 \ir observe.sql
 \ir run.sql
+\ir readiness.sql
 \ir calendar_checks.sql
 \ir calendar.sql
 \ir after.sql
