@@ -24,6 +24,7 @@
 \ir observe.sql
 \ir run.sql
 \ir readiness.sql
+\ir step_history.sql
 \ir calendar_checks.sql
 \ir calendar.sql
 \ir after.sql
