@@ -23,6 +23,8 @@
 \ir schedule.sql
 \ir observe.sql
 \ir run.sql
+\ir readiness.sql
+\ir step_history.sql
 \ir calendar_checks.sql
 \ir calendar.sql
 \ir after.sql
