@@ -15,6 +15,7 @@ from ordinaut.testing import (
     TestOrchestrator,
     get_step,
 )
+from ordinaut.testing.orchestrator import DIAMOND
 from ordinaut.testing.races import Session
 from ordinaut.testing.simulator import lease_step
 
@@ -41,7 +42,8 @@ def test_a_run_whose_only_step_failed_is_failed(kit: Kit, ordinaut_db: Database)
 
 
 def test_what_is_under_way_ends_before_the_run_does(kit: Kit, ordinaut_db: Database) -> None:
-    task = kit.create_diamond_workflow_task()
+    saving = [{**step, "save_as": f"of_{step['id']}"} for step in DIAMOND]
+    task = kit.create_task("test", "saving", saving)
     start, branch_a, branch_b, convergence = kit.get_task_steps(task)
     kit.execute_step(start)
     lease_id = lease_step(ordinaut_db, branch_a)
@@ -53,7 +55,7 @@ def test_what_is_under_way_ends_before_the_run_does(kit: Kit, ordinaut_db: Datab
 
     run = calls.get_run(ordinaut_db.conn, task.task_uuid)
     assert run.state == "failed"
-    assert run.error["context"]["partial"]["branch_a"] == {"kept": 1}
+    assert run.error["context"]["partial"]["of_branch_a"] == {"kept": 1}
     assert get_step(ordinaut_db, convergence).state == "cancelled"
     StepAssertions.assert_step_complete(ordinaut_db, branch_a)
 
