@@ -151,9 +151,7 @@ def execution_context(pool: Pool, task: TaskLike) -> dict[str, Any]:
 def state_sequence(pool: Pool, step: StepLike) -> list[str]:
     """Return the states that a step went through, in order, as ordinaut.step_history has them."""
     with opened(pool) as database:
-        rows = database.rows(
-            "select h.to_state from ordinaut.step_history(%s) as h", step_id(step)
-        )
+        rows = database.rows("select h.to_state from ordinaut.step_history(%s) as h", step_id(step))
     return [snake(row.to_state) for row in rows]
 
 

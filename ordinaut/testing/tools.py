@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -10,12 +11,10 @@ def square(n: int) -> int:
     return n * n
 
 
-def multiply(factors: list[int]) -> int:
-    """Return the product of numbers."""
-    product = 1
-    for factor in factors:
-        product *= factor
-    return product
+def multiply(factors: list[int], squared: bool = False) -> int:
+    """Return the product of numbers, or its square."""
+    product = math.prod(factors)
+    return product * product if squared else product
 
 
 def require(value: Any, message: str = "a value is missing") -> Any:

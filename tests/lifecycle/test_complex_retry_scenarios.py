@@ -47,11 +47,6 @@ TREE = {
 
 
 @pytest.fixture
-def kit(ordinaut_orchestrator: Kit) -> Kit:
-    return ordinaut_orchestrator
-
-
-@pytest.fixture
 def diamond(kit: Kit) -> Task:
     task = create_diamond_workflow_task(kit)
     assert [step.name for step in kit.get_task_steps(task)] == [

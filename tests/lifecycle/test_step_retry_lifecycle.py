@@ -36,11 +36,6 @@ AT = datetime(2026, 11, 21, 8, tzinfo=UTC)
 Kit = TestOrchestrator
 
 
-@pytest.fixture
-def kit(ordinaut_orchestrator: Kit) -> Kit:
-    return ordinaut_orchestrator
-
-
 def test_a_fresh_step_is_ready_and_nothing_has_happened(kit: Kit, ordinaut_db: Database) -> None:
     """AC-60"""
     task = kit.create_simple_task("expected_namespace", "fresh")

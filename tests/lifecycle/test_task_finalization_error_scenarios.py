@@ -22,11 +22,6 @@ from ordinaut.testing.simulator import lease_step
 Kit = TestOrchestrator
 
 
-@pytest.fixture
-def kit(ordinaut_orchestrator: Kit) -> Kit:
-    return ordinaut_orchestrator
-
-
 def test_a_run_whose_only_step_failed_is_failed(kit: Kit, ordinaut_db: Database) -> None:
     task = kit.create_simple_task("test", "only_step")
     [step] = kit.get_task_steps(task)
