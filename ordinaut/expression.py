@@ -75,7 +75,8 @@ def _reason(exc: Exception) -> str:
         return f"JMESPath writes numbers in backticks: `{token}`"
     if token == "-":
         return 'JMESPath writes names with a - in double quotes, as in steps."my-step".x'
-    if type(exc).__name__ == "IncompleteExpressionError":
+    incomplete = type(exc).__name__ == "IncompleteExpressionError"
+    if incomplete or getattr(exc, "token_type", None) == "EOF":
         return "the expression ends too early"
     return "no JMESPath: " + first_line(exc)
 

@@ -25,6 +25,7 @@ import socket
 import sys
 import threading
 from collections import deque
+from importlib import import_module
 from queue import SimpleQueue
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -311,9 +312,7 @@ class Runner:
             given = tools.get(name)
             if given is None or given is False:
                 continue
-            from ordinaut.tools import http, shell, sql
-
-            make = {"sql": sql.make, "shell": shell.make, "http": http.make}[name]
+            make = import_module(f"ordinaut.tools.{name}").make
             self._tools[name.encode()] = make(self, given if isinstance(given, dict) else {})
             self.names.append(name)
 

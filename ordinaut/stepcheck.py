@@ -163,7 +163,8 @@ def _template_keys(value: Any, field: str) -> Iterator[str]:
 
 
 def _names(needs: Any) -> list[str]:
-    return [needs] if isinstance(needs, str) else [n for n in needs or () if isinstance(n, str)]
+    names = needs if isinstance(needs, list) else [needs]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _saved_as(step: dict[str, Any]) -> str:

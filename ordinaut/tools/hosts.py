@@ -105,9 +105,9 @@ def is_public(text: str) -> bool:
     inside: list[Address | None] = [address]
     if isinstance(address, ipaddress.IPv6Address):
         # Where these lead, an IPv4 address within them says.
-        inside += [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
         if address in _NAT64:
-            inside.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
+            return is_public(str(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)))
+        inside += [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     return all(one.is_global and not _special(one) for one in inside if one is not None)
 
 

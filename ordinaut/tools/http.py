@@ -21,7 +21,7 @@ no connection is kept.  A redirect to another origin takes only harmless headers
 from __future__ import annotations
 
 import json
-import ssl
+import os
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -31,7 +31,7 @@ from ordinaut import wire
 from ordinaut.tools import output
 from ordinaut.tools.errors import ToolFailed
 from ordinaut.tools.hosts import Hosts, Resolve, resolve
-from ordinaut.tools.order import Order
+from ordinaut.tools.order import METHODS, Order
 from ordinaut.tools.registry import Host
 from ordinaut.tools.secrets import REFERENCE
 from ordinaut.version import __version__
@@ -80,7 +80,9 @@ class _Client:
         self.timeout = _setting(config, "timeout", 30.0)
         self._most = int(_setting(config, "max_body", output.LIMIT))
         self._redirects = int(_setting(config, "max_redirects", 5, least=0))
-        self._tls = ssl.create_default_context(cafile=config.get("ca_file"))
+        self._ca_file = config.get("ca_file")
+        if self._ca_file is not None and not os.path.isfile(self._ca_file):
+            raise ValueError(f"tools.http.ca_file: there is no file {self._ca_file}")
         self._made: httpx.HTTPTransport | None = None
 
     def send(self, order: Order) -> dict[str, Any]:
@@ -94,9 +96,7 @@ class _Client:
 
         started = time.monotonic()
         try:
-            url = (
-                httpx.URL(order.url, params=order.params) if order.params else httpx.URL(order.url)
-            )
+            url = httpx.URL(order.url).copy_merge_params(order.params)
         except (httpx.InvalidURL, UnicodeError, ValueError) as exc:
             raise ToolFailed(f"url: {exc}", "E2002") from None
         method, headers, body = order.method, order.headers, order.body
@@ -114,7 +114,8 @@ class _Client:
                 raise ToolFailed(f"{_shown(url)} redirects from https to {target.scheme}", "E8001")
             if _origin(target) != _origin(url):
                 headers = {k: v for k, v in headers.items() if k.lower() in _HARMLESS}
-            if response.status_code not in (307, 308) and method not in ("GET", "HEAD"):
+            lost = {301: {"POST"}, 302: {"POST"}, 303: METHODS - {"GET", "HEAD"}}
+            if method in lost.get(response.status_code, ()):
                 method, body = "GET", None
                 headers = {k: v for k, v in headers.items() if k.lower() != "content-type"}
             url = target
@@ -160,12 +161,15 @@ class _Client:
 
     def _transport(self) -> httpx.HTTPTransport:
         if self._made is None:
+            import ssl
+
             import httpx
 
             # Kept connections are found by address, and one that was made for another name would
             # be used without a look at its certificate.
             limits = httpx.Limits(max_keepalive_connections=0)
-            self._made = httpx.HTTPTransport(verify=self._tls, trust_env=False, limits=limits)
+            tls = ssl.create_default_context(cafile=self._ca_file)
+            self._made = httpx.HTTPTransport(verify=tls, trust_env=False, limits=limits)
         return self._made
 
     def _read(
@@ -231,17 +235,18 @@ def _decoded(response: httpx.Response, url: httpx.URL, most: int) -> Iterator[by
         )
     import zlib
 
-    inflate = zlib.decompressobj(31)
+    inflate, begun = zlib.decompressobj(31), False
     try:
         for raw in response.iter_raw():
             while raw:
+                begun = True
                 if inflate.eof:  # another member follows
                     inflate = zlib.decompressobj(31)
                 yield inflate.decompress(raw, most + 1)
                 raw = inflate.unconsumed_tail or inflate.unused_data
     except zlib.error as exc:
         raise ToolFailed(f"{_shown(url)}: broken gzip: {exc}") from None
-    if not inflate.eof:
+    if begun and not inflate.eof:
         raise ToolFailed(f"{_shown(url)}: the body ends early", "E1001")
 
 

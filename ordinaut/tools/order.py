@@ -13,7 +13,7 @@ from ordinaut.tools.errors import ToolFailed
 _KEYS = {
     "method", "url", "headers", "params", "json", "body", "timeout", "retry_on", "expect"
 }  # fmt: skip
-_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 # Who may set these could talk to another host than the one that was checked, or smuggle a request.
@@ -39,8 +39,8 @@ class Order:
         sends = payload.get("json") is not None or payload.get("body") is not None
         method = payload.get("method") or ("POST" if sends else "GET")
         self.method = method.upper() if isinstance(method, str) else ""
-        if self.method not in _METHODS:
-            raise ToolFailed(f"method: one of {', '.join(sorted(_METHODS))}", "E2002")
+        if self.method not in METHODS:
+            raise ToolFailed(f"method: one of {', '.join(sorted(METHODS))}", "E2002")
         self.headers = _headers(payload.get("headers"))
         self.params = _params(payload.get("params"))
         self.body = _body(payload, self.headers)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ordinaut.tools.errors import ToolFailed
 
-_PATIENCE = 2.0  # seconds for the regular expressions of one validation
+_PATIENCE = 1.0  # seconds for the regular expressions of one validation
 _MESSAGE = 500
 _VALUES = {"const", "default", "enum", "examples"}  # keywords that hold values and not schemas
 
