@@ -68,6 +68,8 @@ class Hosts:
         if url.userinfo:
             raise ToolFailed("url: a password belongs into the header Authorization", "E2002")
         port = url.port or _PORTS[url.scheme]
+        if not 0 < port < 65_536:  # the socket would take what is left of it
+            raise ToolFailed(f"url: there is no port {port}", "E2002")
         usual = port == _PORTS[url.scheme]
         if not any(_matches(pattern, host, port, usual) for pattern in self._allow):
             shown = host if usual else f"{host}:{port}"

@@ -96,7 +96,10 @@ class _Client:
 
         started = time.monotonic()
         try:
-            url = httpx.URL(order.url).copy_merge_params(order.params)
+            url = httpx.URL(order.url)
+            if order.params:  # after what is there, which stays as it was written
+                more = str(httpx.QueryParams(order.params)).encode()
+                url = url.copy_with(query=b"&".join([part for part in (url.query, more) if part]))
         except (httpx.InvalidURL, UnicodeError, ValueError) as exc:
             raise ToolFailed(f"url: {exc}", "E2002") from None
         method, headers, body = order.method, order.headers, order.body
