@@ -7,10 +7,14 @@
 \ir notify.sql
 \ir place.sql
 \ir key.sql
+\ir pipeline.sql
 \ir enqueue.sql
 \ir queue.sql
+\ir step.sql
 \ir lease.sql
 \ir settle.sql
+\ir step_settle.sql
+\ir workflow.sql
 \ir settle_calls.sql
 \ir exchange.sql
 \ir worker.sql
@@ -19,6 +23,8 @@
 \ir schedule.sql
 \ir observe.sql
 \ir run.sql
+\ir readiness.sql
+\ir step_history.sql
 \ir calendar_checks.sql
 \ir calendar.sql
 \ir after.sql
