@@ -25,6 +25,7 @@
 \ir run.sql
 \ir readiness.sql
 \ir step_history.sql
+\ir step_verbs.sql
 \ir calendar_checks.sql
 \ir calendar.sql
 \ir after.sql
