@@ -20,11 +20,12 @@ ROOT = Path(__file__).parents[2]
 PROJECT = {
     "shop.py": '''
 import ordinaut
+from ordinaut.tools.errors import Permanent
 
 @ordinaut.tool
 def reserve(sku: str) -> dict:
     if sku == "none":
-        raise ordinaut.Permanent("sold out")
+        raise Permanent("sold out")
     return {"reserved": sku}
 
 def pay(amount: int) -> int:
