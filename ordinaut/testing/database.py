@@ -28,7 +28,10 @@ select least(
   (select min(s.replan_at) from ordinaut.task_schedule as s where s.replan_at > ordinaut.now()),
   (select min(s.look_at) from ordinaut.task_schedule as s where s.look_at > ordinaut.now()),
   (select min(w.run_at) from ordinaut.due_work as w where w.run_at > ordinaut.now()),
-  (select min(h.held_until) from ordinaut.hold as h where h.held_until > ordinaut.now())
+  (select min(h.held_until) from ordinaut.hold as h where h.held_until > ordinaut.now()),
+  (select min(p.run_at) from ordinaut.parked as p
+    where p.reason in ('event', 'approval') and p.payload ? 'deadline'
+      and p.run_at > ordinaut.now())
 )
 """
 
