@@ -77,7 +77,8 @@ class Database:
         conn = db.connect(self.dsn, name=name)
         self._opened = [other for other in self._opened if not other.closed]
         self._opened.append(conn)
-        self._tell(conn)
+        if self.frozen_at is not None:
+            self._tell(conn)
         return conn
 
     def client(self) -> Ordinaut:

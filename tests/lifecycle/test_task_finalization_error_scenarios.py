@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from ordinaut import calls
 from ordinaut.errors import IllegalTransition
 from ordinaut.testing import (
     Database,
+    Step,
     StepAssertions,
     StepErrorSimulator,
     TaskAssertions,
     TestOrchestrator,
+    WorkRunner,
     get_step,
 )
 from ordinaut.testing.orchestrator import DIAMOND
@@ -91,6 +94,73 @@ def test_a_cancelled_run_stays_cancelled(kit: Kit, ordinaut_db: Database) -> Non
     assert {step.state for step in kit.get_task_steps(task)} == {"cancelled"}
 
 
+def failed_diamond(kit: Kit, database: Database) -> list[Step]:
+    task = kit.create_diamond_workflow_task()
+    start, branch_a, branch_b, _ = kit.get_task_steps(task)
+    kit.execute_step(start)
+    kit.execute_step(branch_a)
+    StepErrorSimulator.simulate_execution_error(database, branch_b, 3)
+    assert kit.evaluate(branch_b) == "failed"
+    assert calls.get_run(database.conn, task.task_uuid).state == "failed"
+    return kit.get_task_steps(task)
+
+
+def test_a_step_that_was_resolved_by_hand_lets_the_others_go_on(
+    kit: Kit, ordinaut_db: Database
+) -> None:
+    """AC-78"""
+    *_, branch_b, convergence = failed_diamond(kit, ordinaut_db)
+    StepAssertions.assert_step_blocked(ordinaut_db, convergence)
+
+    ordinaut_db.one("select ordinaut.resolve_step(%s, 'seen to')", branch_b.workflow_step_uuid)
+
+    assert get_step(ordinaut_db, branch_b).state == "resolved_manually"
+    StepAssertions.assert_step_ready(ordinaut_db, convergence)
+    kit.execute_step(convergence)
+    TaskAssertions.assert_task_complete(ordinaut_db, convergence.task_uuid)
+
+
+def test_a_step_completed_by_hand_hands_on_its_output(
+    kit: Kit, ordinaut_db: Database, ordinaut_worker: WorkRunner
+) -> None:
+    """AC-78"""
+    task = kit.create_task(
+        "test",
+        "by_hand",
+        [
+            {"id": "broken", "uses": "echo", "save_as": "made"},
+            {"id": "next", "uses": "echo", "with": {"got": "${steps.made.n}"}},
+        ],
+    )
+    broken = kit.get_first_step(task)
+    StepErrorSimulator.simulate_validation_error(ordinaut_db, broken)
+    kit.evaluate(broken)
+
+    ordinaut_db.one(
+        "select ordinaut.complete_step(%s, %s)", broken.workflow_step_uuid, Jsonb({"n": 42})
+    )
+    ordinaut_worker.drain()
+
+    assert kit.step(task, "next").output == {"got": 42}
+    TaskAssertions.assert_task_complete(ordinaut_db, task)
+
+
+def test_a_step_that_was_reset_has_all_of_its_attempts_again(
+    kit: Kit, ordinaut_db: Database
+) -> None:
+    """AC-78"""
+    *_, branch_b, convergence = failed_diamond(kit, ordinaut_db)
+
+    ordinaut_db.one("select ordinaut.reset_step(%s)", branch_b.workflow_step_uuid)
+
+    StepAssertions.assert_step_retry_behavior(ordinaut_db, branch_b, 0, None, False)
+    StepAssertions.assert_step_ready(ordinaut_db, branch_b)
+    StepErrorSimulator.simulate_execution_error(ordinaut_db, branch_b, 2)
+    kit.execute_step(branch_b)
+    kit.execute_step(convergence)
+    TaskAssertions.assert_task_complete(ordinaut_db, convergence.task_uuid)
+
+
 def test_no_update_moves_a_step_where_the_machine_does_not(kit: Kit, ordinaut_db: Database) -> None:
     """AC-74"""
     step = kit.get_first_step(kit.create_simple_task("test", "guarded"))
@@ -102,6 +172,9 @@ def test_no_update_moves_a_step_where_the_machine_does_not(kit: Kit, ordinaut_db
             [step.workflow_step_uuid],
         )
     StepAssertions.assert_step_complete(ordinaut_db, step)
+    history = ordinaut_db.rows("select * from ordinaut.step_history(%s)", step.workflow_step_uuid)
+    assert [row.to_state for row in history if row.is_current] == ["complete"]
+    assert [row.from_state for row in history[1:]] == [row.to_state for row in history[:-1]]
 
 
 def test_of_two_sessions_one_starts_a_run(

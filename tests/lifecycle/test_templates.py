@@ -93,7 +93,7 @@ def test_patterns_name_steps_of_the_template(runner: TemplateTestRunner) -> None
     summary = runner.run_template_with_errors("order_fulfillment.yaml", blocked)
     assert (summary.successful_steps, summary.failed_steps) == (4, 1)  # one of them a rollback
 
-    with pytest.raises(ValueError, match="there is no step pay, only validate_order, "):
+    with pytest.raises(ValueError, match="there is no step pay, only initialize, "):
         runner.run_template_with_errors("linear_workflow.yaml", ErrorPattern.MiddleStepFails("pay"))
 
 
