@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 EX_CONFIG = 78
 _NOTES = 10_000  # lines kept while the database does not take them
+_ASIDE = 0.5  # seconds until results whose run is held by somebody are offered again
 _LOOK = 0.02  # seconds between looks at a child that should be stopping
 _ASYNC_GRACE = 5.0  # as a child gives its async units, if nothing else is configured
 
@@ -58,6 +59,8 @@ class Crew:
         self.pace = Pace()
         self.local: deque[Unit] = deque()
         self.results: list[Result] = []
+        self.aside: list[Result] = []  # another transaction holds their runs
+        self._aside_until = 0.0
         self.notes: dict[object, dict[str, Any]] = {}
         self.tools: list[str] = []
         self.finished = 0
@@ -170,6 +173,7 @@ class Crew:
         self._ledger.drop(lease_id)
         self.local = deque([unit for unit in self.local if unit[LEASE] != lease_id])
         self.results = [result for result in self.results if result[0] != lease_id]
+        self.aside = [result for result in self.aside if result[0] != lease_id]
         for child in self._children.values():
             for unit in [unit for unit in child.held.values() if unit[LEASE] == lease_id]:
                 del child.held[unit[WORK]]
@@ -196,6 +200,7 @@ class Crew:
         if outcome is None:
             self.local.clear()
             self.results.clear()
+            self.aside.clear()
             self.notes.clear()
 
     def close(self, patience: float = 1.0) -> None:
@@ -209,9 +214,20 @@ class Crew:
             child.bury()
             self._tell_guard(f"gone {child.pid}")
 
+    def put_aside(self, results: list[Result], now: float) -> None:
+        """Keep results that cannot be settled yet: not in every exchange, as each waits for them."""
+        self.aside += results
+        self._aside_until = now + _ASIDE
+
     def check(self, now: float) -> float:
         """Enforce deadlines, cancels, losses and kills; return when to look again."""
         wake = now + (PATIENCE if self.local else 3600.0)
+        if self.aside:
+            if now >= self._aside_until:
+                self.results += self.aside
+                self.aside = []
+            else:
+                wake = min(wake, self._aside_until)
         self.start(now)
         for slot, not_before in self._starts.items():
             if slot not in self._children:

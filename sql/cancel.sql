@@ -17,7 +17,28 @@ declare
   v_parked ordinaut.parked;
   v_item ordinaut.work_item;
   v_where text;
+  v_now timestamptz := ordinaut.now();
 begin
+  perform ordinaut._lock_run(p_run_id);
+  if exists (
+    select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is null
+  ) then
+    insert into ordinaut.cancel_request (run_id, requested_by, requested_at, note)
+    values (p_run_id, ordinaut._actor(), v_now, p_note)
+    on conflict on constraint cancel_request_pk do nothing;
+    perform ordinaut._journal('cancel_requested', p_run_id,
+      p_detail => jsonb_build_object('note', p_note));
+    perform ordinaut._cancel_waiting(p_run_id, p_note, v_now);
+    perform ordinaut._close_run(p_run_id, v_now);
+    if exists (
+      select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is not null
+    ) then
+      return 'cancelled';
+    end if;
+    perform pg_notify('ordinaut', '');
+    return 'requested';
+  end if;
+
   -- One snapshot for all places: a unit is in exactly one of them.
   select p.place into v_where
   from (
@@ -73,7 +94,8 @@ end
 $fn$;
 
 comment on function ordinaut.cancel_run(uuid, text) is
-  'Cancel a run. cancelled: it waited and is now cancelled; requested: it is leased, its worker '
+  'Cancel a run. cancelled: it waited and is now cancelled; requested: it is leased (or steps of '
+  'it are, or have to be rolled back), its worker '
   'is told, and it ends cancelled unless it succeeds first; too_late: it has ended. Errors: '
   'OR020.';
 
@@ -164,12 +186,13 @@ begin
 
     insert into ordinaut.due_work (work_id, run_id, task_id, queue, priority, run_at, scheduled_for,
       enqueued_at, attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit,
-      idempotency_key, retry, retry_of, payload)
+      idempotency_key, retry, retry_of, payload, pipeline_id)
     values (v_id, v_id, v_run.task_id, v_run.queue, v_run.priority,
       -- Microseconds apart, so that they run oldest first.
       v_now - greatest(10000 - v_n, 0) * interval '1 us', v_run.scheduled_for,
       v_now, 0, 0, 0, v_run.max_attempts, v_run.timeout, v_run.tool, v_run.key, v_run.key_limit,
-      'retry:' || v_run.run_id, v_run.retry, v_run.run_id, v_run.payload);
+      'retry:' || v_run.run_id, v_run.retry, v_run.run_id, v_run.payload,
+      v_run.pipeline_id);
     insert into ordinaut.payload (run_id, body)
     select v_id, b.body
     from ordinaut.payload as b

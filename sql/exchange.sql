@@ -18,7 +18,7 @@ create or replace function ordinaut._settle_carefully(
   p_elapsed  bigint[],
   p_now      timestamptz
 )
-returns table (kind text, lease_id uuid, work_id uuid)
+returns table (kind text, lease_id uuid, work_id uuid, next ordinaut.work_item[])
 language plpgsql
 volatile
 as $fn$
@@ -29,7 +29,7 @@ begin
     begin
       return query
       select s.* from ordinaut._settle(p_lease_id, p_work_ids[v_i:v_i], p_outcomes[v_i:v_i],
-        p_outputs[v_i:v_i], p_errors[v_i:v_i], p_elapsed[v_i:v_i], p_now) as s;
+        p_outputs[v_i:v_i], p_errors[v_i:v_i], p_elapsed[v_i:v_i], p_now, null, 0) as s;
     exception
       when data_exception or program_limit_exceeded or integrity_constraint_violation
         or statement_too_complex then
@@ -41,11 +41,12 @@ begin
             'type', 'UnstorableResult', 'category', 'validation', 'code', 'E2002',
             'retryable', false, 'outcome', p_outcomes[v_i], 'output_lost', true,
             'preview', left(coalesce(p_outputs[v_i], p_errors[v_i]), 1000))::text],
-          p_elapsed[v_i:v_i], p_now) as s;
+          p_elapsed[v_i:v_i], p_now, null, 0) as s;
       exception
         -- Not a unit of this lease, or not an outcome: there is nothing to keep.
         when data_exception then
-          return query select 'lost', p_lease_id, p_work_ids[v_i];
+          return query
+          select 'lost', p_lease_id, p_work_ids[v_i], null::ordinaut.work_item[];
       end;
     end;
   end loop;
@@ -106,7 +107,10 @@ declare
   v_now timestamptz := ordinaut.now();
   v_n integer := coalesce(cardinality(p_work_ids), 0);
   v_fact record;
+  v_lease_id uuid;
   v_work ordinaut.work_item[];
+  v_next ordinaut.work_item[] := array[]::ordinaut.work_item[];
+  v_room integer := 0;
   v_repeated boolean := false;
   v_sweep_at timestamptz;
 begin
@@ -128,7 +132,12 @@ begin
 
   if v_repeated then
     for v_fact in
-      select 'already' as kind, u.lease_id, u.work_id
+      select u.lease_id, u.work_id,
+        case when exists (
+          select from ordinaut.lease as l cross join unnest(l.work) as w
+          where
+            l.lease_id = u.lease_id and w.work_id = u.work_id and w.work_id <> all (l.settled)
+        ) then 'busy' else 'already' end as kind
       from unnest(p_lease_ids, p_work_ids) as u (lease_id, work_id)
     loop
       kind := v_fact.kind; lease_id := v_fact.lease_id; work_id := v_fact.work_id;
@@ -143,26 +152,28 @@ begin
         format('the arrays of exchange differ in length from its %s units', v_n));
     end if;
 
-    if p_lease_ids[1] = all (p_lease_ids) and not p_careful then
-      for v_fact in
-        select s.* from ordinaut._settle(
-          p_lease_ids[1], p_work_ids, p_outcomes, p_outputs, p_errors, p_elapsed, v_now) as s
-      loop
-        kind := v_fact.kind; lease_id := v_fact.lease_id; work_id := v_fact.work_id;
-        return next;
-      end loop;
-    else
-      -- A loop because each lease is a row to fence on.  Ids ascending.
-      for v_fact in
-        select s.*
-        from (select distinct u.id from unnest(p_lease_ids) as u (id) order by 1) as d
-        cross join lateral ordinaut._settle_part(d.id, p_lease_ids, p_work_ids, p_outcomes,
-          p_outputs, p_errors, p_elapsed, v_now, p_careful) as s
-      loop
-        kind := v_fact.kind; lease_id := v_fact.lease_id; work_id := v_fact.work_id;
-        return next;
-      end loop;
+    -- Steps that follow may be gone on with at once, where leasing has no bounds to ask about.
+    if p_lease_id is not null and not exists (
+      select from ordinaut.queue as q
+      where q.queue = p_queue and (q.paused_at is not null or q.max_running is not null)
+    ) then
+      v_room := least(p_limit, 10000);
     end if;
+    -- A loop because each lease is a row to fence on.  Ids ascending.
+    for v_lease_id in select distinct u.id from unnest(p_lease_ids) as u (id) order by 1 loop
+      for v_fact in
+        select s.* from ordinaut._settle_part(v_lease_id, p_lease_ids, p_work_ids, p_outcomes,
+          p_outputs, p_errors, p_elapsed, v_now, p_careful, p_queue,
+          v_room - cardinality(v_next)) as s
+      loop
+        if v_fact.kind = 'next' then
+          v_next := v_next || v_fact.next;
+        else
+          kind := v_fact.kind; lease_id := v_fact.lease_id; work_id := v_fact.work_id;
+          return next;
+        end if;
+      end loop;
+    end loop;
   end if;
 
   if p_notes is not null and not v_repeated then
@@ -199,7 +210,7 @@ begin
 
   if not v_repeated and p_lease_id is not null and p_limit > 0 then
     v_work := ordinaut._lease(p_lease_id, p_worker_id, null, p_queue, least(p_limit, 10000), null,
-      p_floors, v_now);
+      p_floors, v_now, v_next);
   end if;
   return query
   select 'work', p_lease_id, i.work_id, i.run_id, i.task_id, i.step, i.tool,
@@ -218,8 +229,9 @@ comment on function ordinaut.exchange(
   'JSON text, microseconds run) and leases up to p_limit more under the id it chose, in one '
   'transaction. outcomes: success, failed, timed_out, cancelled, crashed, released, declined, '
   'snoozed. Rows by kind: work (leased under p_lease_id), lost (a lease that was taken back), '
-  'already (settled before), cancel (wanted for a held unit), sweep (look below the floors; '
-  'extra.at). Repeating a call with the same p_lease_id repeats its answer. p_careful settles '
+  'already (settled before), busy (a step whose run another transaction holds: still leased, send '
+  'its result again), cancel (wanted for a held unit), sweep (look below the floors; extra.at).'
+  ' For steps also: skipped, and waiting (its output says for what). Repeating a call with the same p_lease_id repeats its answer. p_careful settles '
   'unit by unit after a data error. p_idle declares that a NOTIFY on channel ordinaut would wake '
   'this worker. Errors: OR022 (not registered), invalid_parameter_value, 22xxx (send again with '
   'p_careful), 40001.';
@@ -233,9 +245,11 @@ create or replace function ordinaut._settle_part(
   p_errors    text[],
   p_elapsed   bigint[],
   p_now       timestamptz,
-  p_careful   boolean
+  p_careful   boolean,
+  p_queue     text,
+  p_room      integer
 )
-returns table (kind text, lease_id uuid, work_id uuid)
+returns table (kind text, lease_id uuid, work_id uuid, next ordinaut.work_item[])
 language plpgsql
 volatile
 as $fn$
@@ -260,13 +274,14 @@ begin
       p_lease_id, v_work_ids, v_outcomes, v_outputs, v_errors, v_elapsed, p_now) as s;
   else
     return query select s.* from ordinaut._settle(
-      p_lease_id, v_work_ids, v_outcomes, v_outputs, v_errors, v_elapsed, p_now) as s;
+      p_lease_id, v_work_ids, v_outcomes, v_outputs, v_errors, v_elapsed, p_now, p_queue,
+      p_room) as s;
   end if;
 end
 $fn$;
 
 comment on function ordinaut._settle_part(
-  uuid, uuid[], uuid[], text[], text[], text[], bigint[], timestamptz, boolean
+  uuid, uuid[], uuid[], text[], text[], text[], bigint[], timestamptz, boolean, text, integer
 ) is
   'Settle those units of an exchange that belong to one lease.';
 

@@ -150,6 +150,10 @@ begin
     update ordinaut.hold as h
     set held_until = ordinaut.now() + h.keep_for
     where h.run_id = p_item.run_id and h.slot = 0;
+    if p_item.idempotency_key like 'child:%' then
+      perform ordinaut._child_ended(p_item.run_id,
+        substring(p_item.idempotency_key from 7 for 36)::uuid, ordinaut.now());
+    end if;
   end if;
 
   if p_item.key is null then
@@ -171,8 +175,8 @@ end
 $fn$;
 
 comment on function ordinaut._end_holds(ordinaut.work_item) is
-  'End the holds of a run that ends. Never waits long: a slot it cannot release is left to '
-  '_sweep_holds.';
+  'End the holds of a run that ends, and tell the step that started it. Never waits long: a slot '
+  'it cannot release is left to _sweep_holds.';
 
 create or replace function ordinaut._ended_holds()
 returns setof ordinaut.hold
@@ -193,6 +197,8 @@ as $fn$
       from ordinaut.lease as l
       cross join unnest(l.work) as u
       where u.key is not null and u.work_id <> all (l.settled)
+      union all
+      select r.run_id from ordinaut.task_run as r where r.finished_at is null and r.key is not null
     );
 $fn$;
 

@@ -2,6 +2,7 @@
  * Leasing: a worker borrows a batch of work.
  *
  *   due_work --delete … skip locked--> lease (one row per batch) | parked (its key is busy)
+ *                                      | a run of steps: its row, its steps, and the first of them
  *
  * The lease id is the fencing token.  Nothing here waits: rows that others lock are skipped, a
  * key whose mutex is taken is put back.  (Only the row of a queue with max_running is waited
@@ -21,25 +22,28 @@ create or replace function ordinaut._lease(
   p_limit      integer,
   p_expires_at timestamptz,
   p_floors     timestamptz[],
-  p_now        timestamptz
+  p_now        timestamptz,
+  p_next       ordinaut.work_item[] default '{}'
 )
 returns ordinaut.work_item[]
 language plpgsql
 volatile
 as $fn$
 declare
-  v_limit integer := p_limit;
+  v_limit integer := p_limit - cardinality(p_next);
   v_paused_at timestamptz;
   v_max_running integer;
   v_work ordinaut.work_item[];
   v_suspect boolean;
   v_keyed boolean;
+  v_starting boolean;
+  v_steps boolean;
 begin
   select q.paused_at, q.max_running into v_paused_at, v_max_running
   from ordinaut.queue as q
   where q.queue = p_queue;
   if v_paused_at is not null then
-    return null;
+    v_limit := 0;
   end if;
   if v_max_running is not null then
     v_limit := least(v_limit, ordinaut._room_to_run(p_queue));
@@ -54,9 +58,7 @@ begin
 
   -- Again, while all that was taken had to be parked: an empty answer sends a worker to sleep.
   for v_round in 1..20 loop
-    if v_limit < 1 then
-      return null;
-    end if;
+    exit when v_limit < 1;
 
     with taken as (
       delete from ordinaut.due_work as w
@@ -90,15 +92,15 @@ begin
           t.pipeline_id)::ordinaut.work_item
         order by t.priority, t.run_at, t.work_id),
       bool_or(t.crashes > 0),
-      bool_or(t.key is not null)
-    into v_work, v_suspect, v_keyed
+      bool_or(t.key is not null),
+      bool_or(t.pipeline_id is not null and t.step is null),
+      bool_or(t.step is not null)
+    into v_work, v_suspect, v_keyed, v_starting, v_steps
     from taken as t;
 
-    if v_work is null then
-      return null;
-    end if;
-    if v_suspect and cardinality(v_work) > 1 then
-      v_work := ordinaut._isolate_suspect(v_work);
+    exit when v_work is null;
+    if v_suspect and cardinality(v_work) + cardinality(p_next) > 1 then
+      v_work := ordinaut._isolate_suspect(v_work, p_next = '{}');
     end if;
     if exists (select from ordinaut.cancel_request) then
       v_work := ordinaut._drop_cancelled(v_work);
@@ -106,10 +108,21 @@ begin
     if v_keyed then
       v_work := ordinaut._take_keys(v_work);
     end if;
+    if v_steps then
+      v_work := ordinaut._begin_steps(v_work, p_now);
+    end if;
+    if v_starting then
+      v_work := array(
+          select w from unnest(v_work) as w where w.pipeline_id is null or w.step is not null)
+        || ordinaut._start_runs(array(
+          select w from unnest(v_work) as w where w.pipeline_id is not null and w.step is null),
+          p_queue, p_now);
+    end if;
     exit when cardinality(v_work) > 0;
   end loop;
 
-  if cardinality(v_work) = 0 then
+  v_work := p_next || v_work;
+  if v_work = '{}' then
     return null;
   end if;
   insert into ordinaut.lease (lease_id, worker_id, holder, queue, leased_at, expires_at, size, work)
@@ -120,10 +133,10 @@ end
 $fn$;
 
 comment on function ordinaut._lease(
-  uuid, uuid, text, text, integer, timestamptz, timestamptz[], timestamptz
+  uuid, uuid, text, text, integer, timestamptz, timestamptz[], timestamptz, ordinaut.work_item[]
 ) is
-  'Move up to p_limit due units of a queue into a new lease and return them; null when there are '
-  'none.';
+  'Move up to p_limit due units of a queue into a new lease, with the steps p_next that the caller '
+  'goes on with, and return them; null when there are none.';
 
 -- Serialises the leases of a limited queue on its row, for the rest of their transactions.
 create or replace function ordinaut._room_to_run(p_queue text)
@@ -173,13 +186,16 @@ comment on function ordinaut._untake(ordinaut.work_item[]) is
 -- Work that a worker died with may have killed it, and would take its batch with it again.  At
 -- the head of the line it is leased alone; behind others it ends the batch, and is the head of
 -- the next: leasing what follows it would move the worker's floor past it.
-create or replace function ordinaut._isolate_suspect(p_work ordinaut.work_item[])
+create or replace function ordinaut._isolate_suspect(
+  p_work     ordinaut.work_item[],
+  p_is_whole boolean
+)
 returns ordinaut.work_item[]
 language plpgsql
 volatile
 as $fn$
 declare
-  v_n integer := 1;
+  v_n integer := case when p_is_whole then 1 else 0 end;
 begin
   if (p_work[1]).crashes = 0 then
     while (p_work[v_n + 1]).crashes = 0 loop
@@ -191,8 +207,9 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._isolate_suspect(ordinaut.work_item[]) is
-  'Keep the head alone if it is a suspect, else the units before the first; put the rest back.';
+comment on function ordinaut._isolate_suspect(ordinaut.work_item[], boolean) is
+  'Keep the head alone if it is a suspect (none, if they are not the whole batch), else the units '
+  'before the first; put the rest back.';
 
 create or replace function ordinaut._drop_cancelled(p_work ordinaut.work_item[])
 returns ordinaut.work_item[]
@@ -204,7 +221,10 @@ declare
   v_kept ordinaut.work_item[] := array[]::ordinaut.work_item[];
 begin
   foreach v_item in array p_work loop
-    if exists (select from ordinaut.cancel_request as c where c.run_id = v_item.run_id) then
+    -- Of a step that was missed by the cancel, its worker is told at once.
+    if v_item.step is null and exists (
+      select from ordinaut.cancel_request as c where c.run_id = v_item.run_id
+    ) then
       v_item.attempt := v_item.attempt - 1;
       perform ordinaut._finish_cancelled(v_item);
     else
@@ -298,9 +318,11 @@ returns jsonb
 language sql
 stable
 as $fn$
-  select coalesce(
-    p_item.payload,
-    (select b.body from ordinaut.payload as b where b.run_id = p_item.run_id));
+  select case
+    when p_item.payload is not null then p_item.payload
+    when p_item.step is not null then ordinaut._step_body(p_item)
+    else (select b.body from ordinaut.payload as b where b.run_id = p_item.run_id)
+  end;
 $fn$;
 
 comment on function ordinaut._body(ordinaut.work_item) is

@@ -9,8 +9,11 @@
 \ir key.sql
 \ir enqueue.sql
 \ir queue.sql
+\ir step.sql
 \ir lease.sql
 \ir settle.sql
+\ir step_settle.sql
+\ir workflow.sql
 \ir settle_calls.sql
 \ir exchange.sql
 \ir worker.sql

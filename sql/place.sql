@@ -16,6 +16,23 @@ $fn$;
 comment on function ordinaut._put_due(ordinaut.work_item[]) is
   'Place units in due_work, as they are.';
 
+create or replace function ordinaut._put_back(p_item ordinaut.work_item, p_now timestamptz)
+returns void
+language plpgsql
+volatile
+as $fn$
+begin
+  perform ordinaut._put_due(array[p_item]);
+  if p_item.run_at <= p_now then
+    perform ordinaut._ask_sweep(p_item.queue);
+    perform ordinaut._notify_idle(p_item.queue);
+  end if;
+end
+$fn$;
+
+comment on function ordinaut._put_back(ordinaut.work_item, timestamptz) is
+  'Place a unit that was leased in due_work again, and see to it that it is found.';
+
 -- The one list of columns that turns a parked row into a unit again.
 create or replace function ordinaut._item(p_parked ordinaut.parked)
 returns ordinaut.work_item
@@ -76,12 +93,12 @@ as $fn$
 begin
   insert into ordinaut.task_run (run_id, task_id, tool, queue, priority, state, attempt, failures,
     crashes, max_attempts, worker_id, lease_id, enqueued_at, scheduled_for, started_at, finished_at,
-    timeout, key, key_limit, idempotency_key, retry, retry_of, payload, output, error)
+    timeout, key, key_limit, idempotency_key, retry, retry_of, payload, output, error, pipeline_id)
   values (p_item.run_id, p_item.task_id, p_item.tool, p_item.queue, p_item.priority, p_state,
     p_item.attempt, p_item.failures, p_item.crashes, p_item.max_attempts, p_worker_id, p_lease_id,
     p_item.enqueued_at, p_item.scheduled_for, p_started_at, ordinaut.now(), p_item.timeout,
     p_item.key, p_item.key_limit, p_item.idempotency_key, p_item.retry, p_item.retry_of,
-    p_item.payload, p_output, p_error);
+    p_item.payload, p_output, p_error, p_item.pipeline_id);
 
   delete from ordinaut.cancel_request as c where c.run_id = p_item.run_id;
   perform ordinaut._end_holds(p_item);

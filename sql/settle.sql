@@ -12,6 +12,7 @@
  *   released, snoozed    -> due_work, uncharged
  *   declined             -> due_work in a second | parked until a worker has the tool
  *   cancelled            -> task_run, if a cancel was requested; else as released
+ *   skipped, waiting     -> a step's own: step_settle.sql
  */
 
 create or replace function ordinaut._backoff(p_retry jsonb, p_failures integer)
@@ -34,6 +35,19 @@ $fn$;
 comment on function ordinaut._backoff(jsonb, integer) is
   'How long to wait after the n-th failure: min(cap, base x factor^(n-1)), less up to jitter of '
   'it. Defaults: 1 s, cap 60 s, factor 2, jitter 0.1.';
+
+create or replace function ordinaut._retry_after(p_error jsonb)
+returns interval
+language sql
+immutable
+as $fn$
+  -- greatest() and least() pass nulls over: none asked for must stay null.
+  select case when p_error ->> 'retry_after' is not null then
+    least(greatest((p_error ->> 'retry_after')::float8, 0), 315576000) * interval '1 s' end;
+$fn$;
+
+comment on function ordinaut._retry_after(jsonb) is
+  'The delay that an error asks for before the next attempt; null: none.';
 
 create or replace function ordinaut._started_at(
   p_leased_at timestamptz,
@@ -106,6 +120,9 @@ as $fn$
       where r.run_id = p_work_id and r.lease_id = p_lease_id
     )
     or exists (
+      select from ordinaut.step as s where s.step_id = p_work_id and s.lease_id = p_lease_id
+    )
+    or exists (
       select from ordinaut.run_log as g
       where g.run_id = p_work_id and g.lease_id = p_lease_id
         and g.event in (
@@ -124,9 +141,11 @@ create or replace function ordinaut._settle(
   p_outputs  text[],
   p_errors   text[],
   p_elapsed  bigint[],
-  p_now      timestamptz
+  p_now      timestamptz,
+  p_queue    text    default null,
+  p_room     integer default null
 )
-returns table (kind text, lease_id uuid, work_id uuid)
+returns table (kind text, lease_id uuid, work_id uuid, next ordinaut.work_item[])
 language plpgsql
 volatile
 as $fn$
@@ -136,6 +155,9 @@ declare
   v_row record;
   v_n bigint;
   v_holds boolean;
+  v_runs uuid[];
+  v_held uuid[];
+  v_next ordinaut.work_item[];
 begin
   -- The whole batch, in one go: the hot path.
   delete from ordinaut.lease as l
@@ -143,28 +165,52 @@ begin
     l.lease_id = p_lease_id
     and l.size = cardinality(p_work_ids)
     and l.settled = '{}'
-  returning l.lease_id, l.worker_id, l.leased_at, l.size, l.work
-  into v_lease.lease_id, v_lease.worker_id, v_lease.leased_at, v_lease.size, v_work;
+  returning l.lease_id, l.worker_id, l.holder, l.queue, l.leased_at, l.expires_at, l.size, l.work
+  into v_lease.lease_id, v_lease.worker_id, v_lease.holder, v_lease.queue, v_lease.leased_at,
+    v_lease.expires_at, v_lease.size, v_work;
 
   if not found then
     v_lease := ordinaut._take_leased(p_lease_id, p_work_ids);
     if v_lease.lease_id is null then
       return query
-      select 'already', p_lease_id, u.id from unnest(p_work_ids) as u (id)
+      select 'already', p_lease_id, u.id, null::ordinaut.work_item[]
+      from unnest(p_work_ids) as u (id)
       where ordinaut._settled_before(p_lease_id, u.id);
       if exists (
         select from unnest(p_work_ids) as u (id)
         where not ordinaut._settled_before(p_lease_id, u.id)
       ) then
-        return query select 'lost', p_lease_id, null::uuid;
+        return query select 'lost', p_lease_id, null::uuid, null::ordinaut.work_item[];
       end if;
       return;
     end if;
     v_work := v_lease.work;
     return query
-    select 'already', p_lease_id, u.id
+    select 'already', p_lease_id, u.id, null::ordinaut.work_item[]
     from unnest(p_work_ids) as u (id)
     where not exists (select from unnest(v_work) as w where w.work_id = u.id);
+  end if;
+
+  select array_agg(distinct w.run_id) filter (where w.step is not null),
+    bool_or(w.key is not null or w.idempotency_key is not null)
+  into v_runs, v_holds
+  from unnest(v_work) as w;
+  if v_runs is not null then
+    v_held := case
+      -- A caller of its own may wait; a loop must not.
+      when p_room is null then ordinaut._lock_runs(v_runs)
+      else ordinaut._try_runs(v_runs)
+    end;
+    if cardinality(v_held) < cardinality(v_runs) then
+      return query
+      select 'busy', p_lease_id, w.work_id, null::ordinaut.work_item[]
+      from unnest(v_work) as w
+      where w.step is not null and w.run_id <> all (v_held);
+      perform ordinaut._keep_leased(v_lease, array(
+        select w from unnest(v_work) as w where w.step is not null and w.run_id <> all (v_held)));
+      v_work := array(
+        select w from unnest(v_work) as w where w.step is null or w.run_id = any (v_held));
+    end if;
   end if;
 
   insert into ordinaut.task_run (run_id, task_id, tool, queue, priority, state, attempt, failures,
@@ -181,11 +227,24 @@ begin
     end
   from unnest(p_work_ids, p_outcomes, p_outputs, p_elapsed) as u (id, outcome, output, elapsed)
   join unnest(v_work) as w on w.work_id = u.id
-  where u.outcome = 'success';
+  where u.outcome = 'success' and w.step is null;
   get diagnostics v_n = row_count;
 
-  select bool_or(w.key is not null or w.idempotency_key is not null) into v_holds
-  from unnest(v_work) as w;
+  if v_runs is not null then
+    select array_agg(u.id) as ids, array_agg(u.output) as outputs, array_agg(u.elapsed) as elapsed
+    into v_row
+    from unnest(p_work_ids, p_outcomes, p_outputs, p_elapsed) as u (id, outcome, output, elapsed)
+    join unnest(v_work) as w on w.work_id = u.id
+    where u.outcome = 'success' and w.step is not null;
+    if v_row.ids is not null then
+      v_n := v_n + cardinality(v_row.ids);
+      v_next := ordinaut._complete_steps(v_lease, v_row.ids, v_row.outputs, v_row.elapsed, p_queue,
+        coalesce(p_room, 0), p_now);
+      if v_next is not null then
+        return query select 'next', p_lease_id, null::uuid, v_next;
+      end if;
+    end if;
+  end if;
   if v_holds then
     -- Keys in ascending order, as everywhere.
     perform ordinaut._end_holds(s.item)
@@ -200,14 +259,17 @@ begin
   if exists (select from ordinaut.cancel_request) then
     delete from ordinaut.cancel_request as c
     using unnest(p_work_ids, p_outcomes) as u (id, outcome), unnest(v_work) as w
-    where w.work_id = u.id and u.outcome = 'success' and c.run_id = w.run_id;
+    where
+      w.work_id = u.id and u.outcome = 'success' and w.step is null and c.run_id = w.run_id;
   end if;
 
   -- What did not simply succeed is journalled and decided one by one; it is the exception.
   if 'success' <> any (p_outcomes) then
     for v_row in
-      select w as item, u.outcome, u.error, u.elapsed
-      from unnest(p_work_ids, p_outcomes, p_errors, p_elapsed) as u (id, outcome, error, elapsed)
+      select w as item, u.outcome, u.elapsed,
+        case u.outcome when 'waiting' then u.output else u.error end as error
+      from unnest(p_work_ids, p_outcomes, p_outputs, p_errors, p_elapsed)
+        as u (id, outcome, output, error, elapsed)
       join unnest(v_work) as w on w.work_id = u.id
       where u.outcome <> 'success'
       order by w.key, w.work_id
@@ -227,9 +289,13 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._settle(uuid, uuid[], text[], text[], text[], bigint[], timestamptz) is
-  'Settle units of one lease. Returns rows only for what is not as expected: already, lost. '
-  'Errors: invalid_parameter_value.';
+comment on function ordinaut._settle(
+  uuid, uuid[], text[], text[], text[], bigint[], timestamptz, text, integer
+) is
+  'Settle units of one lease. Returns rows only for what is not as expected: already, lost, busy '
+  '(its run is held by another transaction: still leased), and for what follows: next, up to '
+  'p_room steps of p_queue that are leased to the caller now. p_room null: wait for runs. Errors: '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut._settle_otherwise(
   p_lease      ordinaut.lease,
@@ -255,22 +321,23 @@ declare
 begin
   if p_outcome not in (
     'failed', 'timed_out', 'crashed', 'released', 'snoozed', 'declined', 'cancelled'
-  ) then
+  ) and (p_item.step is null or p_outcome not in ('skipped', 'waiting')) then
     perform ordinaut._refuse(format('unit %s: unknown outcome %L', p_item.work_id, p_outcome));
   end if;
   if jsonb_typeof(v_error) <> 'object' then
     v_error := jsonb_build_object('message', v_error);
   end if;
-  if pg_column_size(v_error) > 65536 then
+  if pg_column_size(v_error) > 65536 and p_outcome <> 'waiting' then
     v_error := jsonb_strip_nulls(jsonb_build_object(
       'message', left(v_error ->> 'message', 8000), 'type', v_error -> 'type',
       'code', v_error -> 'code', 'category', v_error -> 'category',
       'retryable', v_error -> 'retryable', 'retry_after', v_error -> 'retry_after',
       'truncated', true));
   end if;
-  -- greatest() and least() pass nulls over: no retry_after must stay null.
-  if v_error ->> 'retry_after' is not null then
-    v_after := least(greatest((v_error ->> 'retry_after')::float8, 0), 315576000) * interval '1 s';
+  v_after := ordinaut._retry_after(v_error);
+  if p_item.step is not null then
+    return ordinaut._settle_step(
+      p_lease, p_item, p_outcome, v_error, v_cancel, p_started_at, p_now);
   end if;
 
   -- A cancel wins over everything but success, and over a failure that came with it.
@@ -327,11 +394,7 @@ begin
   elsif v_result = 'declined' and not ordinaut._has_tool(v_item.queue, v_item.tool) then
     perform ordinaut._park(v_item, 'tool');
   else
-    perform ordinaut._put_due(array[v_item]);
-    if v_item.run_at <= p_now then
-      perform ordinaut._ask_sweep(v_item.queue);
-      perform ordinaut._notify_idle(v_item.queue);
-    end if;
+    perform ordinaut._put_back(v_item, p_now);
   end if;
   return v_result;
 end

@@ -64,6 +64,12 @@ begin
     return query
     select v_id, coalesce(
       (select r.state from ordinaut.task_run as r where r.run_id = v_id),
+      (select case s.state
+          when 'complete' then 'success' when 'error' then 'failed'
+          when 'waiting_for_retry' then 'retry' when 'ready' then p_outcome
+          when 'in_progress' then 'waiting' else s.state
+        end
+       from ordinaut.step as s where s.step_id = v_id),
       case when p_outcome in ('failed', 'timed_out', 'crashed') then 'retry' else p_outcome end);
   end loop;
 end
@@ -168,6 +174,43 @@ comment on function ordinaut.snooze_work(uuid, uuid, interval, text) is
   'Give a leased unit (null: all that the lease still holds) back, to be leased again after '
   'p_for, uncharged. outcome: snoozed, cancelled, already. Errors: OR001, '
   'invalid_parameter_value.';
+
+create or replace function ordinaut.skip_work(
+  p_lease_id uuid,
+  p_work_id  uuid,
+  p_note     text default null
+)
+returns table (work_id uuid, outcome text)
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+  select s.work_id, s.outcome
+  from ordinaut._settle_alone(p_lease_id, p_work_id, 'skipped', null,
+    jsonb_strip_nulls(jsonb_build_object('message', p_note))) as s;
+$fn$;
+
+comment on function ordinaut.skip_work(uuid, uuid, text) is
+  'Settle a leased step as skipped: its condition does not hold. What needs it goes on. outcome: '
+  'skipped, already. Errors: OR001, invalid_parameter_value (not a step).';
+
+create or replace function ordinaut.wait_work(p_lease_id uuid, p_work_id uuid, p_wait jsonb)
+returns table (work_id uuid, outcome text)
+language sql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+  select s.work_id, s.outcome
+  from ordinaut._settle_alone(p_lease_id, p_work_id, 'waiting', p_wait, null) as s;
+$fn$;
+
+comment on function ordinaut.wait_work(uuid, uuid, jsonb) is
+  'Let a leased step wait, holding no worker. p_wait: {"kind": "sleep", "seconds": n}, or of kind '
+  'event, approval, task or map with what that takes. outcome: waiting, success (there was nothing '
+  'to wait for), failed (it asks for something impossible), cancelled, already. Errors: OR001, '
+  'invalid_parameter_value (not a step).';
 
 create or replace function ordinaut.assert_lease(p_lease_id uuid, p_work_id uuid)
 returns void

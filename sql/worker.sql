@@ -142,6 +142,7 @@ as $fn$
 declare
   v_nobody ordinaut.lease := p_lease;
   v_item ordinaut.work_item;
+  v_left ordinaut.work_item[] := array[]::ordinaut.work_item[];
   v_n bigint := 0;
 begin
   delete from ordinaut.lease as l where l.lease_id = p_lease.lease_id;
@@ -154,12 +155,20 @@ begin
     where u.work_id <> all (p_lease.settled)
     order by u.key, u.work_id
   loop
+    -- Its run is held by somebody's open transaction: another sweep comes.
+    if v_item.step is not null and ordinaut._try_runs(array[v_item.run_id]) = '{}' then
+      v_left := v_left || v_item;
+      continue;
+    end if;
     perform ordinaut._settle_otherwise(v_nobody, v_item,
       case when p_charged then 'crashed' else 'released' end,
       jsonb_build_object('message', p_why, 'taken_from', p_lease.lease_id),
       p_lease.leased_at, ordinaut.now());
     v_n := v_n + 1;
   end loop;
+  if v_left <> '{}' then
+    perform ordinaut._keep_leased(p_lease, v_left);
+  end if;
   return v_n;
 end
 $fn$;
