@@ -32,24 +32,21 @@ $fn$;
 comment on function ordinaut._check_topic(text, text) is
   'Refuse what cannot be a topic. Errors: invalid_parameter_value.';
 
-create or replace function ordinaut._check_event_task(p_task ordinaut.task)
+create or replace function ordinaut._check_topic_pattern(p_expr text)
 returns void
 language plpgsql
 immutable
 as $fn$
 begin
-  if p_task.schedule_expr <> '*' then
-    perform ordinaut._check_topic('schedule_expr', regexp_replace(p_task.schedule_expr, '\.\*$', ''));
-  end if;
-  if jsonb_typeof(p_task.payload) <> 'object' then
-    perform ordinaut._refuse('the payload of a task of kind event must be an object',
-      'The event is added to it, under the name event.');
+  if p_expr is distinct from '*' then
+    perform ordinaut._check_topic('schedule_expr', regexp_replace(p_expr, '\.\*$', ''));
   end if;
 end
 $fn$;
 
-comment on function ordinaut._check_event_task(ordinaut.task) is
-  'Refuse a task of kind event that no event could start. Errors: invalid_parameter_value.';
+comment on function ordinaut._check_topic_pattern(text) is
+  'Refuse what names no topics: a.b, a.* (all that begin with a.) or *. Errors: '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut._topic_patterns(p_topic text)
 returns text[]
@@ -145,7 +142,7 @@ comment on function ordinaut._event_output(ordinaut.event) is
   'An event as a step that waited for it, and a task that it starts, get it.';
 
 -- Nothing here waits for a lock: the caller may be any transaction, with any other event before.
-create or replace function ordinaut._wake(p_event ordinaut.event, p_limit integer)
+create or replace function ordinaut._wake_waiters(p_event ordinaut.event, p_limit integer)
 returns table (woken integer, is_done boolean)
 language plpgsql
 volatile
@@ -183,7 +180,7 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._wake(ordinaut.event, integer) is
+comment on function ordinaut._wake_waiters(ordinaut.event, integer) is
   'Complete the steps that wait for an event, at most so many; is_done is false when some are '
   'left: more than that, or their run was busy.';
 
@@ -335,7 +332,7 @@ begin
     array_agg(f.task_id) filter (where f.is_left)
   into task_ids, run_ids, v_event.unfired
   from ordinaut._fire_on_event(v_event) as f;
-  select w.* into v_wake from ordinaut._wake(v_event, 1000) as w;
+  select w.* into v_wake from ordinaut._wake_waiters(v_event, 1000) as w;
   if v_event.unfired is not null or not v_wake.is_done then
     update ordinaut.event as e
     set
@@ -441,7 +438,7 @@ begin
         select array_agg(f.task_id) filter (where f.is_left) into v_unfired
         from ordinaut._fire_on_event(v_event, v_event.unfired) as f;
       end if;
-      select w.is_done into v_is_done from ordinaut._wake(v_event, p_limit) as w;
+      select w.is_done into v_is_done from ordinaut._wake_waiters(v_event, p_limit) as w;
       update ordinaut.event as e
       set
         is_open = v_unfired is not null or not v_is_done,
