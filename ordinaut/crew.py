@@ -215,7 +215,7 @@ class Crew:
             self._tell_guard(f"gone {child.pid}")
 
     def put_aside(self, results: list[Result], now: float) -> None:
-        """Keep results that cannot be settled yet: not in every exchange, as each waits for them."""
+        """Keep results that cannot be settled yet: each exchange that has them waits for them."""
         self.aside += results
         self._aside_until = now + _ASIDE
 

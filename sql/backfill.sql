@@ -227,12 +227,13 @@ begin
   placed as (
     insert into ordinaut.due_work (work_id, run_id, task_id, queue, priority, run_at, scheduled_for,
       enqueued_at, attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit, retry,
-      payload)
+      payload, pipeline_id)
     select
       m.run_id, m.run_id, p_task.task_id, p_task.queue, p_task.priority, m.run_at, m.at, v_now,
       0, 0, 0, p_task.max_attempts, p_task.timeout, p_task.tool, ordinaut._key_of(p_task),
       ordinaut._key_limit_of(p_task), p_task.retry,
-      case when pg_column_size(p_task.payload) <= 2000 then p_task.payload end
+      case when pg_column_size(p_task.payload) <= 2000 then p_task.payload end,
+      p_task.pipeline_id
     from made as m
   ),
   counted as materialized (

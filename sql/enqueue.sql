@@ -80,7 +80,7 @@ comment on function ordinaut._check_room(text, integer) is
   'Refuse more work for a queue at its max_pending. Errors: configuration_limit_exceeded.';
 
 create or replace function ordinaut.enqueue(
-  p_tool            text,
+  p_tool            text        default null,
   p_payload         jsonb       default '{}',
   p_queue           text        default 'default',
   p_priority        integer     default 5,
@@ -94,7 +94,8 @@ create or replace function ordinaut.enqueue(
   p_max_attempts    integer     default 3,
   p_retry           jsonb       default null,
   p_timeout         interval    default null,
-  p_run_id          uuid        default null
+  p_run_id          uuid        default null,
+  p_pipeline        jsonb       default null
 )
 returns table (run_id uuid, outcome text)
 language plpgsql
@@ -107,7 +108,12 @@ declare
   v_wish timestamptz := coalesce(p_run_at, v_now + p_delay);
   v_run_id uuid := coalesce(p_run_id, ordinaut.uuid_generate_v7(v_now));
   v_holder uuid;
+  v_pipeline_id uuid;
 begin
+  if p_pipeline is not null or coalesce(p_tool, 'pipeline') = 'pipeline' then
+    select w.tool, w.payload, w.pipeline_id into p_tool, p_payload, v_pipeline_id
+    from ordinaut._what_to_run(p_tool, p_payload, p_pipeline) as w;
+  end if;
   perform ordinaut._check_tool(p_tool);
   perform ordinaut._check_payload(p_payload);
   perform ordinaut._check_label('queue', p_queue);
@@ -188,12 +194,12 @@ begin
 
   insert into ordinaut.due_work (work_id, run_id, queue, priority, run_at, scheduled_for,
     enqueued_at, attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit,
-    idempotency_key, retry, payload)
+    idempotency_key, retry, payload, pipeline_id)
   values (v_run_id, v_run_id, p_queue, p_priority, greatest(v_wish, v_now), v_wish,
     v_now, 0, 0, 0, p_max_attempts, p_timeout, p_tool, p_key,
     case when p_key is not null then p_key_limit end,
     coalesce(p_idempotency_key, 'id:' || p_run_id), p_retry,
-    case when pg_column_size(p_payload) <= 2000 then p_payload end);
+    case when pg_column_size(p_payload) <= 2000 then p_payload end, v_pipeline_id);
   if pg_column_size(p_payload) > 2000 then
     insert into ordinaut.payload (run_id, body) values (v_run_id, p_payload);
   end if;
@@ -207,9 +213,10 @@ $fn$;
 
 comment on function ordinaut.enqueue(
   text, jsonb, text, integer, timestamptz, interval, text, integer, text, text, interval, integer,
-  jsonb, interval, uuid
+  jsonb, interval, uuid, jsonb
 ) is
-  'Queue one run of a tool, at once, at p_run_at or after p_delay, in the caller''s transaction. '
+  'Queue one run of a tool, or of a pipeline (p_pipeline: its steps; p_payload: their params), '
+  'at once, at p_run_at or after p_delay, in the caller''s transaction. '
   'outcome: new; existing (the idempotency key or run_id is known: its run_id); dropped '
   '(p_if_busy drop and a run with p_key is live: its run_id). An idempotency key outlives its '
   'run by p_idempotent_for. Errors: invalid_parameter_value, program_limit_exceeded (payload '
@@ -251,7 +258,8 @@ begin
   from jsonb_array_elements(p_items) as e
   cross join jsonb_object_keys(e.value) as k (key)
   where k.key not in ('tool', 'payload', 'queue', 'priority', 'run_at', 'delay', 'key', 'key_limit',
-    'if_busy', 'idempotency_key', 'idempotent_for', 'max_attempts', 'retry', 'timeout', 'run_id')
+    'if_busy', 'idempotency_key', 'idempotent_for', 'max_attempts', 'retry', 'timeout', 'run_id',
+    'pipeline')
   limit 1;
   if found then
     perform ordinaut._refuse(format('items have an unknown field %L', v_key),
@@ -279,11 +287,11 @@ begin
     from rows from (
       jsonb_to_recordset(p_items) as (tool text, payload jsonb, queue text, priority integer,
         max_attempts integer, idempotency_key text, run_at text, delay text, key text,
-        retry jsonb, timeout text, run_id text, if_busy text)
+        retry jsonb, timeout text, run_id text, if_busy text, pipeline jsonb)
     ) with ordinality as x (tool, payload, queue, priority, max_attempts, idempotency_key, run_at,
-        delay, key, retry, timeout, run_id, if_busy, ord)
-    where 8 = num_nulls(
-      x.idempotency_key, x.run_at, x.delay, x.key, x.retry, x.timeout, x.run_id, x.if_busy)
+        delay, key, retry, timeout, run_id, if_busy, pipeline, ord)
+    where 9 = num_nulls(x.idempotency_key, x.run_at, x.delay, x.key, x.retry, x.timeout, x.run_id,
+      x.if_busy, x.pipeline)
   ),
   fit as (
     select count(*) = v_n as ok
@@ -291,6 +299,7 @@ begin
     where
       length(i.tool) <= 200
       and i.tool ~ '^[A-Za-z][A-Za-z0-9_.:-]*$'
+      and i.tool <> 'pipeline'
       and i.priority between 1 and 9
       and i.max_attempts between 1 and 1000
       and i.queue = p_queue
@@ -346,7 +355,8 @@ begin
         coalesce((v_item ->> 'max_attempts')::integer, p_max_attempts),
         nullif(v_item -> 'retry', 'null'),
         (v_item ->> 'timeout')::interval,
-        (v_item ->> 'run_id')::uuid) as q;
+        (v_item ->> 'run_id')::uuid,
+        nullif(v_item -> 'pipeline', 'null')) as q;
       -- The items' order, as above: with one instant for all, chance would decide it.
       update ordinaut.due_work as w
       set run_at = v_now - (v_n - v_ord) * interval '1 us'

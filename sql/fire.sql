@@ -162,13 +162,14 @@ begin
   ),
   -- One snapshot for all places: a run that moves between them is counted once.
   live as materialized (
-    select u.task_id, count(*) as n
+    -- A run of steps has as many units as steps that may start.
+    select u.task_id, count(distinct u.run_id) as n
     from (
-      select w.task_id from ordinaut.due_work as w where w.task_id = any (v_guarded)
+      select w.task_id, w.run_id from ordinaut.due_work as w where w.task_id = any (v_guarded)
       union all
-      select p.task_id from ordinaut.parked as p where p.task_id = any (v_guarded)
+      select p.task_id, p.run_id from ordinaut.parked as p where p.task_id = any (v_guarded)
       union all
-      select i.task_id
+      select i.task_id, i.run_id
       from ordinaut.lease as l
       cross join unnest(l.work) as i
       where
@@ -276,7 +277,7 @@ begin
   made as materialized (
     select
       o.run_id, o.task_id, o.at, o.run_at, t.queue, t.priority, t.max_attempts, t.timeout, t.tool,
-      t.retry, t.payload, pg_column_size(t.payload) > 2000 as is_long,
+      t.retry, t.payload, t.pipeline_id, pg_column_size(t.payload) > 2000 as is_long,
       ordinaut._key_of(t) as key, ordinaut._key_limit_of(t) as key_limit
     from outcome as o
     join ordinaut.task as t on t.task_id = o.task_id
@@ -291,10 +292,10 @@ begin
   placed as (
     insert into ordinaut.due_work (work_id, run_id, task_id, queue, priority, run_at, scheduled_for,
       enqueued_at, attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit, retry,
-      payload)
+      payload, pipeline_id)
     select m.run_id, m.run_id, m.task_id, m.queue, m.priority, m.run_at, m.at, p_now, 0, 0, 0,
       m.max_attempts, m.timeout, m.tool, m.key, m.key_limit, m.retry,
-      case when not m.is_long then m.payload end
+      case when not m.is_long then m.payload end, m.pipeline_id
     from made as m
   ),
   counted as (

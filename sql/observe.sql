@@ -109,7 +109,9 @@ comment on view ordinaut.run is
 
 create or replace view ordinaut.task_status as
 select
-  t.task_id, t.namespace, t.name, t.description, t.tool, t.payload, t.queue, t.priority,
+  t.task_id, t.namespace, t.name, t.description, t.tool, t.payload,
+  (select p.definition from ordinaut.pipeline as p where p.pipeline_id = t.pipeline_id) as pipeline,
+  t.queue, t.priority,
   t.schedule_kind, t.schedule_expr, t.timezone, t.dst_gap, t.dst_overlap, t.exclude, t.start_at,
   t.end_at,
   t.key, t.key_limit, t.max_attempts, t.retry, t.timeout, t.catchup, t.grace,

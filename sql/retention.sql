@@ -170,6 +170,7 @@ set lock_timeout = '200ms'
 as $fn$
 declare
   v_before timestamptz := ordinaut.now() - p_keep;
+  v_ids uuid[];
   v_n bigint;
 begin
   perform ordinaut._check_span('keep', coalesce(p_keep, '-1 s'), '1 day', '36500 days');
@@ -205,13 +206,13 @@ begin
   where
     a.created_at < v_before
     and not exists (select from ordinaut.task_run as r where r.run_id = a.run_id);
+  -- Locked first: whoever is about to refer to one holds it, and what is committed then is seen.
+  v_ids := array(
+    select p.pipeline_id from ordinaut.pipeline as p
+    where p.created_at < v_before and not ordinaut._is_referred_to(p.pipeline_id)
+    for update skip locked);
   delete from ordinaut.pipeline as p
-  where
-    p.created_at < v_before
-    and not exists (select from ordinaut.task as t where t.pipeline_id = p.pipeline_id)
-    and not exists (select from ordinaut.due_work as w where w.pipeline_id = p.pipeline_id)
-    and not exists (select from ordinaut.parked as k where k.pipeline_id = p.pipeline_id)
-    and not exists (select from ordinaut.task_run as r where r.pipeline_id = p.pipeline_id);
+  where p.pipeline_id = any (v_ids) and not ordinaut._is_referred_to(p.pipeline_id);
 
   delete from ordinaut.hold as h
   where (h.key, h.slot) in (

@@ -141,7 +141,7 @@ comment on function ordinaut._plan(ordinaut.task, timestamptz) is
 
 create or replace function ordinaut.create_task(
   p_name             text,
-  p_tool             text,
+  p_tool             text        default null,
   p_payload          jsonb       default '{}',
   p_schedule_kind    text        default 'manual',
   p_schedule_expr    text        default null,
@@ -168,7 +168,8 @@ create or replace function ordinaut.create_task(
   p_jitter           interval    default null,
   p_max_runs         integer     default null,
   p_pause_on_failure integer     default null,
-  p_exclude          text[]      default null
+  p_exclude          text[]      default null,
+  p_pipeline         jsonb       default null
 )
 returns uuid
 language plpgsql
@@ -179,9 +180,12 @@ as $fn$
 declare
   v_now timestamptz := ordinaut.now();
   v_task ordinaut.task;
+  v_pipeline_id uuid;
 begin
+  select w.tool, w.payload, w.pipeline_id into p_tool, p_payload, v_pipeline_id
+  from ordinaut._what_to_run(p_tool, p_payload, p_pipeline) as w;
   v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool,
-    p_payload, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_dst_gap,
+    p_payload, v_pipeline_id, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_dst_gap,
     p_dst_overlap, nullif(p_exclude, '{}'), p_start_at, p_end_at, p_key, p_key_limit,
     p_max_attempts, p_retry, p_timeout, p_catchup, p_grace, p_catchup_window, p_catchup_rate,
     p_overlap, p_jitter, p_max_runs, p_pause_on_failure, 'active', null, ordinaut._actor(), v_now,
@@ -209,9 +213,11 @@ $fn$;
 comment on function ordinaut.create_task(
   text, text, jsonb, text, text, text, timestamptz, timestamptz, text, text, text, integer, text,
   integer, integer, jsonb, interval, text, interval, boolean, text, text, text, interval, integer,
-  interval, integer, integer, text[]
+  interval, integer, integer, text[], jsonb
 ) is
-  'Define a task and return its id. p_schedule_kind: manual (run_now() only), interval '
+  'Define a task and return its id. p_tool: what its runs call, with p_payload; or p_pipeline: '
+  'the steps that they take (an array of {"id", "uses", "with", "needs", ...}), p_payload being '
+  'their params. p_schedule_kind: manual (run_now() only), interval '
   '(p_schedule_expr a duration, counted from p_start_at or now, elapsed time; 15 min phase 2 '
   'min: counted from p_start_at or 1970, plus the phase; 10 min after end: from the end of its '
   'last run), condition (every 30 s: select exists (...): fires when the query, which a '
@@ -271,7 +277,7 @@ begin
 
   v_new := v_old;
   for v_key in select k.key from jsonb_object_keys(p_patch) as k (key) loop
-    if v_key = 'allow_past' then
+    if v_key in ('allow_past', 'pipeline') then
       continue;
     elsif v_key not in ('name', 'namespace', 'description', 'tool', 'payload', 'queue', 'priority',
       'schedule_kind', 'schedule_expr', 'timezone', 'dst_gap', 'dst_overlap', 'start_at', 'end_at',
@@ -290,6 +296,17 @@ begin
     end;
   end loop;
   v_new.exclude := nullif(v_new.exclude, '{}');
+  if p_patch ? 'pipeline' or v_new.payload ? 'pipeline' then
+    select w.tool, w.payload, w.pipeline_id into v_new.tool, v_new.payload, v_new.pipeline_id
+    from ordinaut._what_to_run(
+      case
+        when p_patch ? 'tool' or p_patch ->> 'pipeline' is null then v_new.tool
+        else 'pipeline'
+      end,
+      v_new.payload, p_patch -> 'pipeline') as w;
+  elsif v_new.tool <> 'pipeline' then
+    v_new.pipeline_id := null;
+  end if;
   if v_new = v_old then
     return v_old.revision;
   end if;
@@ -335,6 +352,7 @@ begin
       description = v_new.description,
       tool = v_new.tool,
       payload = v_new.payload,
+      pipeline_id = v_new.pipeline_id,
       queue = v_new.queue,
       priority = v_new.priority,
       schedule_kind = v_new.schedule_kind,

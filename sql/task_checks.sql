@@ -226,6 +226,12 @@ begin
   perform ordinaut._check_label('namespace', p_task.namespace);
   perform ordinaut._check_tool(p_task.tool);
   perform ordinaut._check_payload(p_task.payload);
+  if (p_task.tool = 'pipeline') <> (p_task.pipeline_id is not null) then
+    perform ordinaut._refuse('tool is pipeline, but there is no pipeline',
+      'Give its steps as pipeline: [{"id": "a", "uses": "echo"}].');
+  elsif p_task.pipeline_id is not null and jsonb_typeof(p_task.payload) <> 'object' then
+    perform ordinaut._refuse('the params of a pipeline must be an object');
+  end if;
   perform ordinaut._check_label('queue', p_task.queue);
   perform ordinaut._check_count('priority', p_task.priority, 1, 9);
   perform ordinaut._check_count('max_attempts', p_task.max_attempts, 1, 1000);

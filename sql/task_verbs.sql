@@ -328,11 +328,11 @@ begin
   end if;
   insert into ordinaut.due_work (work_id, run_id, task_id, queue, priority, run_at, enqueued_at,
     attempt, failures, crashes, max_attempts, timeout, tool, key, key_limit, idempotency_key, retry,
-    payload)
+    payload, pipeline_id)
   values (v_run_id, v_run_id, p_task.task_id, p_task.queue, p_task.priority, v_now, v_now, 0, 0, 0,
     p_task.max_attempts, p_task.timeout, p_task.tool, ordinaut._key_of(p_task),
     ordinaut._key_limit_of(p_task), p_idempotency_key, p_task.retry,
-    case when pg_column_size(p_payload) <= 2000 then p_payload end);
+    case when pg_column_size(p_payload) <= 2000 then p_payload end, p_task.pipeline_id);
   if pg_column_size(p_payload) > 2000 then
     insert into ordinaut.payload (run_id, body) values (v_run_id, p_payload);
   end if;
