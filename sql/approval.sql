@@ -83,7 +83,7 @@ begin
   end if;
   insert into ordinaut.approval (approval_id, step_id, run_id, prompt, schema, data, responders,
     created_at, expires_at)
-  values (v_id, p_step.step_id, p_step.run_id, p_wait ->> 'prompt', v_schema, p_wait -> 'data',
+  values (v_id, p_step.step_id, p_run.run_id, p_wait ->> 'prompt', v_schema, p_wait -> 'data',
     ordinaut._check_responders(p_wait -> 'responders'), p_now, v_until);
   v_item.run_at := coalesce(v_until, p_now);
   v_item.payload := jsonb_strip_nulls(jsonb_build_object(

@@ -125,12 +125,13 @@ as $fn$
 declare
   v_unit ordinaut.work_item;
 begin
-  select ordinaut._step_item(s, p_run, p_now) into v_unit
-  from ordinaut.step as s
-  where
-    s.map_step_id = p_map_step_id and s.position between p_from and p_to and s.state = 'ready'
-  limit 1;
-  if not found then
+  v_unit := (
+    select ordinaut._step_item(s, p_run, p_now)
+    from ordinaut.step as s
+    where
+      s.map_step_id = p_map_step_id and s.position between p_from and p_to and s.state = 'ready'
+    limit 1);
+  if v_unit.work_id is null then
     return;
   end if;
   insert into ordinaut.due_work (work_id, run_id, step, task_id, queue, priority, run_at,
