@@ -144,6 +144,9 @@ class Database:
             conn.close()
         self._clients, self._opened, self._main = [], [], None
 
+    # Of a runner that was given a DSN: there nobody else would.
+    __del__ = close
+
 
 Pool = Database | str | psycopg.Connection[Any] | _HasConninfo
 

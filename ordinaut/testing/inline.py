@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from queue import SimpleQueue
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -144,6 +144,12 @@ class _Child(Runner):
     def forked(self) -> None:
         pass
 
+    def disconnect(self) -> None:
+        """Close the tools' connections; the next one that they open is on the clock of then."""
+        for database in self._databases.values():
+            database.close()
+        self._databases.clear()
+
 
 class WorkRunner(_Loop):
     """A worker that runs units in this process, one after the other.
@@ -167,7 +173,8 @@ class WorkRunner(_Loop):
         self._queues = queues
         known = [*modules, "ordinaut.testing.tools"]
         self._config = {"tools": {"python": {"modules": known}, **(tools or {})}}
-        self._child: tuple[Any, _Child] | None = None
+        self._child: _Child | None = None
+        self._time: datetime | None = None
         self._worker_id: UUID | None = None
         self.finished: list[dict[str, Any]] = []
 
@@ -258,16 +265,20 @@ class WorkRunner(_Loop):
     def close(self) -> None:
         if self._worker_id is not None and not self._conn.closed:
             calls.deregister_worker(self._conn, self._worker_id)
+        if self._child is not None:
+            self._child.disconnect()
         super().close()
 
     # Within
 
     def _runner(self) -> _Child:
-        """The child; a new one after every move of the clock, which its connections must follow."""
-        if self._child is None or self._child[0] != self._db.frozen_at:
-            config = {**self._config, "dsn": self._db.dsn}
-            self._child = (self._db.frozen_at, _Child(config))
-        return self._child[1]
+        """The child, whose connections are on the clock of the database."""
+        if self._child is None:
+            self._child = _Child({**self._config, "dsn": self._db.dsn})
+        elif self._time != self._db.frozen_at:
+            self._child.disconnect()
+        self._time = self._db.frozen_at
+        return self._child
 
     def _register(self) -> UUID:
         self._worker_id = uuid4()

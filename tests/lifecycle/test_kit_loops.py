@@ -129,6 +129,23 @@ def test_async_tools_their_notes_and_their_own_transactions(
     assert "log" in [e.event for e in calls.run_history(ordinaut_db.conn, ids[1])]
 
 
+def test_the_transactions_of_tools_are_on_the_clock(
+    ordinaut_db: Database, ordinaut_worker: WorkRunner, ordinaut_clock: Clock, tool: Any
+) -> None:
+    @tool("asks")
+    def asks(context: Context) -> str:
+        [(now,)] = context.connection.execute("select ordinaut.now()").fetchall()
+        return str(now.isoformat())
+
+    for year in (2030, 2031):
+        ordinaut_clock.travel_to(datetime(year, 1, 1, tzinfo=UTC))
+        calls.enqueue(ordinaut_db.conn, "asks")
+        ordinaut_worker.drain()
+
+    [one, two] = ordinaut_db.rows("select r.output #>> '{}' as at from ordinaut.task_run as r")
+    assert {one.at[:4], two.at[:4]} == {"2030", "2031"}
+
+
 def test_a_unit_held_longer_than_its_worker_lives_is_lost(
     ordinaut_db: Database, ordinaut_worker: WorkRunner, ordinaut_clock: Clock
 ) -> None:

@@ -108,10 +108,12 @@ def run(site: Path, folder: Path, files: dict[str, str], *flags: str, **environ:
     return f"{done.stdout}\n{done.stderr}\nexit {done.returncode}"
 
 
+@pytest.mark.parametrize("flags", [[], ["-n", "2"]], ids=["alone", "xdist"])
 def test_a_foreign_project_tests_its_workflows(
-    installed: Path, tmp_path: Path, ordinaut_server: Server
+    flags: list[str], installed: Path, tmp_path: Path, ordinaut_server: Server
 ) -> None:
-    said = run(installed, tmp_path / "shop", PROJECT, ORDINAUT_TEST_DSN=ordinaut_server.dsn)
+    dsn = ordinaut_server.dsn
+    said = run(installed, tmp_path / "shop", PROJECT, *flags, ORDINAUT_TEST_DSN=dsn)
 
     assert "4 passed" in said and said.endswith("exit 0"), said
 
