@@ -450,7 +450,7 @@ create table ordinaut.task_run (
 )
 partition by RANGE (run_id);
 
-CREATE INDEX task_run_live_idx ON ONLY ordinaut.task_run USING btree (run_id) WHERE (finished_at IS NULL);
+CREATE INDEX task_run_live_idx ON ONLY ordinaut.task_run USING btree (task_id) WHERE (finished_at IS NULL);
 CREATE INDEX task_run_pipeline_idx ON ONLY ordinaut.task_run USING btree (pipeline_id) WHERE (pipeline_id IS NOT NULL);
 CREATE INDEX task_run_task_idx ON ONLY ordinaut.task_run USING btree (task_id, run_id) WHERE (task_id IS NOT NULL);
 CREATE INDEX task_run_unhappy_idx ON ONLY ordinaut.task_run USING btree (state, run_id) WHERE (state <> 'success'::text);

@@ -29,6 +29,9 @@
 \ir approval.sql
 \ir subtask.sql
 \ir map.sql
+\ir readiness.sql
+\ir step_history.sql
+\ir step_verbs.sql
 \ir calendar_checks.sql
 \ir calendar.sql
 \ir after.sql
