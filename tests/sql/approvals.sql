@@ -107,9 +107,9 @@ select test.eq(ordinaut._json_problem('{"properties": {"a": {"items": {"properti
 
 -- Kept as long as its run is.
 select ordinaut.prune('1 day') from test.travel('400 days');
-select test.eq(count(*), 4::bigint, 'as long as its run lives, it is kept') from ordinaut.list_approvals(null);
+select test.eq(count(*), 4::bigint, 'as long as its run lives, it is kept') from ordinaut.list_approvals('any');
 select ordinaut.cancel_run(r.run_id) from ordinaut.task_run as r;
 select ordinaut.prune('1 day') from test.travel('400 days');
-select test.eq(count(*), 0::bigint, 'with its run it goes') from ordinaut.list_approvals(null);
+select test.eq(count(*), 0::bigint, 'with its run it goes') from ordinaut.list_approvals('any');
 
 rollback;

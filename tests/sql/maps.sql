@@ -75,6 +75,11 @@ select test.eq(test.items(:'run_id'), 'error complete ready pending', 'tolerate 
 select test.fail(:'run_id', 'm[2]', 'nor');
 select test.eq(test.error(:'run_id', 'm'), '2 of 4 items failed: m[0]: no', 'and no second one');
 
+select test.run('[{"id": "m", "uses": "echo", "map": {"over": "${params}"}, "continue_on_error": true}]') as run_id \gset
+select test.wait(:'run_id', 'm', '{"kind": "map", "items": [0, 1]}');
+select test.fail(:'run_id', 'm[0]', 'no');
+select test.eq(test.items(:'run_id') || ' ' || test.state(:'run_id'), 'error cancelled success', 'continue_on_error: a map that fails is a step like others, and its cancelled items cancel no run');
+
 -- Cancelled with its run.
 select test.map('[0, 1, 2]', '{"max_parallel": 2}') as run_id \gset
 select test.lease(:'run_id', 'm[0]') as lease \gset
@@ -98,12 +103,15 @@ select test.eq(array(select r.state from ordinaut.run as r where r.task = 'defau
 select test.map('[0, 1, 2]', '{"max_parallel": 1}') as run_id \gset
 select test.done(:'run_id', 'm[0]', '"kept"');
 select test.fail(:'run_id', 'm[1]', 'no');
-update ordinaut.task_run as r set state = 'running', error = null, finished_at = null where r.run_id = :'run_id';
-update ordinaut.step as s set state = 'ready', finished_at = null where s.step_id = (test.step(:'run_id', 'm')).step_id;
-select ordinaut._put_due(array[ordinaut._step_item(s, r, ordinaut.now())]) from ordinaut.task_run as r cross join lateral test.step(r.run_id, 'm') as s where r.run_id = :'run_id';
+select ordinaut.retry_failed_steps(:'run_id');
 select test.wait(:'run_id', 'm', '{"kind": "map", "items": [0, 1, 2], "max_parallel": 1}');
 select test.eq(test.items(:'run_id'), 'complete ready pending', 'the same list again: only what failed');
 select test.done(:'run_id', 'm[1]', '"now"'), test.done(:'run_id', 'm[2]', '"too"');
 select test.eq((test.step(:'run_id', 'm')).output, '["kept", "now", "too"]', 'and all outputs');
+select test.map('[0, 1]') as run_id \gset
+select test.done(:'run_id', 'm[0]'), test.fail(:'run_id', 'm[1]', 'no');
+select ordinaut.retry_failed_steps(:'run_id');
+select test.wait(:'run_id', 'm', '{"kind": "map", "items": ["new", "list", "of three"]}');
+select test.eq(test.items(:'run_id'), 'ready ready ready', 'another list: from the beginning');
 
 rollback;
