@@ -98,9 +98,7 @@ def list_approvals(
 
     Source: sql/approval.sql, ordinaut.list_approvals
     """
-    return rows(
-        conn, Approval, "list_approvals", state=state or "any", run_id=run_id, limit=limit
-    )
+    return rows(conn, Approval, "list_approvals", state=state or "any", run_id=run_id, limit=limit)
 
 
 def find_approval(conn: Conn, tail: str, step: str | None = None) -> list[UUID]:
