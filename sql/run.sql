@@ -7,18 +7,25 @@ returns table (run_id uuid, state text, enqueued_at timestamptz, run_at timestam
 language sql
 stable
 as $fn$
-  select w.run_id, 'pending', w.enqueued_at, w.run_at
-  from ordinaut.due_work as w
-  where w.task_id = p_task_id
-  union all
-  select p.run_id, 'waiting', p.enqueued_at, p.run_at
-  from ordinaut.parked as p
-  where p.task_id = p_task_id
-  union all
-  select u.run_id, 'running', u.enqueued_at, u.run_at
-  from ordinaut.lease as l
-  cross join unnest(l.work) as u
-  where u.task_id = p_task_id and u.work_id <> all (l.settled);
+  -- A run of steps has a unit for each step that may start: together they are one that runs.
+  select
+    u.run_id, case when bool_or(u.step is not null) then 'running' else min(u.state) end,
+    min(u.enqueued_at), min(u.run_at)
+  from (
+    select w.run_id, w.step, 'pending' as state, w.enqueued_at, w.run_at
+    from ordinaut.due_work as w
+    where w.task_id = p_task_id
+    union all
+    select p.run_id, p.step, 'waiting', p.enqueued_at, p.run_at
+    from ordinaut.parked as p
+    where p.task_id = p_task_id
+    union all
+    select i.run_id, i.step, 'running', i.enqueued_at, i.run_at
+    from ordinaut.lease as l
+    cross join unnest(l.work) as i
+    where i.task_id = p_task_id and i.work_id <> all (l.settled)
+  ) as u
+  group by u.run_id;
 $fn$;
 
 comment on function ordinaut._live_runs(uuid) is 'The runs of a task that have not ended.';
