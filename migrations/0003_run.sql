@@ -48,7 +48,7 @@ create index task_run_unhappy_idx on ordinaut.task_run (state, run_id) where sta
 -- The pipelines still referred to; and, of the rows from before their end, the live runs.
 create index task_run_pipeline_idx on ordinaut.task_run (pipeline_id)
   where pipeline_id is not null;
-create index task_run_live_idx on ordinaut.task_run (run_id) where finished_at is null;
+create index task_run_live_idx on ordinaut.task_run (task_id) where finished_at is null;
 
 create table ordinaut.task_run_default
   partition of ordinaut.task_run default;

@@ -38,7 +38,8 @@ select
   end,
   r.state, r.key, r.attempt, r.failures, r.crashes, r.max_attempts, r.enqueued_at, r.scheduled_for,
   null, r.lease_id, null, null, r.finished_at
-from ordinaut.task_run as r;
+from ordinaut.task_run as r
+where r.finished_at is not null;
 
 comment on view ordinaut.work is
   'Every unit of work, wherever it is. status: pending, parked (reason), running (locked_by, '
@@ -53,21 +54,21 @@ with place as (
     w.crashes::integer as crashes, w.max_attempts::integer as max_attempts, w.key,
     w.idempotency_key, null::uuid as worker_id,
     w.enqueued_at, w.scheduled_for, w.run_at, null::timestamptz as started_at,
-    null::timestamptz as finished_at, w.retry_of
+    null::timestamptz as finished_at, w.retry_of, w.pipeline_id
   from ordinaut.due_work as w
   where w.step is null
   union all
   select
     p.work_id, p.task_id, p.tool, p.queue, p.priority, 'waiting', p.reason, p.payload, null, null,
     p.attempt, p.failures, p.crashes, p.max_attempts, p.key, p.idempotency_key, null,
-    p.enqueued_at, p.scheduled_for, p.run_at, null, null, p.retry_of
+    p.enqueued_at, p.scheduled_for, p.run_at, null, null, p.retry_of, p.pipeline_id
   from ordinaut.parked as p
   where p.step is null
   union all
   select
     u.run_id, u.task_id, u.tool, u.queue, u.priority, 'running', null, u.payload, null, null,
     u.attempt, u.failures, u.crashes, u.max_attempts, u.key, u.idempotency_key, l.worker_id,
-    u.enqueued_at, u.scheduled_for, u.run_at, l.leased_at, null, u.retry_of
+    u.enqueued_at, u.scheduled_for, u.run_at, l.leased_at, null, u.retry_of, u.pipeline_id
   from ordinaut.lease as l
   cross join unnest(l.work) as u
   where u.step is null and u.work_id <> all (l.settled)
@@ -75,8 +76,18 @@ with place as (
   select
     r.run_id, r.task_id, r.tool, r.queue, r.priority, r.state, null, r.payload, r.output, r.error,
     r.attempt, r.failures, r.crashes, r.max_attempts, r.key, r.idempotency_key, r.worker_id,
-    r.enqueued_at, r.scheduled_for, null, r.started_at, r.finished_at, r.retry_of
+    r.enqueued_at, r.scheduled_for, null, r.started_at, r.finished_at, r.retry_of, r.pipeline_id
   from ordinaut.task_run as r
+),
+told as (
+  select p.*, (
+      select g.detail
+      from ordinaut.run_log as g
+      where g.run_id = p.run_id and g.event = 'progress' and g.step is null
+      order by g.log_id desc
+      limit 1
+    ) as progress
+  from place as p
 )
 select
   p.run_id, p.task_id, t.namespace || '/' || t.name as task, p.tool, p.queue, p.priority, p.state,
@@ -87,25 +98,44 @@ select
   ) as payload,
   p.output, p.error, p.attempt, p.failures, p.crashes, p.max_attempts, p.key, p.idempotency_key,
   p.worker_id, p.enqueued_at, p.scheduled_for, p.run_at, p.started_at, p.finished_at, p.retry_of,
-  (
-    select g.detail
-    from ordinaut.run_log as g
-    where g.run_id = p.run_id and g.event = 'progress'
-    order by g.log_id desc
-    limit 1
-  ) as progress,
+  p.progress,
   (
     select o.backfill_id
     from ordinaut.occurrence as o
     where
       o.task_id = p.task_id and o.scheduled_for = p.scheduled_for and o.run_id = p.run_id
-  ) as backfill_id
-from place as p
+  ) as backfill_id,
+  p.error ->> 'message' as error_message,
+  case
+    when p.state = 'success' then 100
+    when p.pipeline_id is null then (p.progress ->> 'percent')::numeric
+    else (
+      select round(100.0 * count(*) filter (
+        where s.state in ('complete', 'skipped', 'resolved_manually')) / greatest(count(*), 1), 1)
+      from ordinaut.step as s
+      where s.run_id = p.run_id and s.kind is null
+    )
+  end as progress_percentage,
+  case
+    when p.pipeline_id is null then p.progress ->> 'note'
+    else (
+      select string_agg(s.name, ', ' order by s.position)
+      from ordinaut.step as s
+      where s.run_id = p.run_id and s.state = 'in_progress'
+    )
+  end as current_step,
+  p.pipeline_id,
+  case when p.idempotency_key like 'child:%' then (
+    select s.run_id from ordinaut.step as s
+    where s.step_id = substring(p.idempotency_key from 7 for 36)::uuid
+  ) end as parent_run_id
+from told as p
 left join ordinaut.task as t on t.task_id = p.task_id;
 
 comment on view ordinaut.run is
   'Every run, live or finished. state: pending, waiting (parked, with the reason), running, '
-  'success, failed, cancelled, timed_out, abandoned. backfill_id: what made it up.';
+  'success, failed, cancelled, timed_out, abandoned. backfill_id: what made it up. Of a run of '
+  'steps (pipeline_id): current_step, and parent_run_id when a step of another run started it.';
 
 create or replace view ordinaut.task_status as
 select

@@ -7,25 +7,22 @@ returns table (run_id uuid, state text, enqueued_at timestamptz, run_at timestam
 language sql
 stable
 as $fn$
-  -- A run of steps has a unit for each step that may start: together they are one that runs.
-  select
-    u.run_id, case when bool_or(u.step is not null) then 'running' else min(u.state) end,
-    min(u.enqueued_at), min(u.run_at)
-  from (
-    select w.run_id, w.step, 'pending' as state, w.enqueued_at, w.run_at
-    from ordinaut.due_work as w
-    where w.task_id = p_task_id
-    union all
-    select p.run_id, p.step, 'waiting', p.enqueued_at, p.run_at
-    from ordinaut.parked as p
-    where p.task_id = p_task_id
-    union all
-    select i.run_id, i.step, 'running', i.enqueued_at, i.run_at
-    from ordinaut.lease as l
-    cross join unnest(l.work) as i
-    where i.task_id = p_task_id and i.work_id <> all (l.settled)
-  ) as u
-  group by u.run_id;
+  select w.run_id, 'pending', w.enqueued_at, w.run_at
+  from ordinaut.due_work as w
+  where w.task_id = p_task_id and w.step is null
+  union all
+  select p.run_id, 'waiting', p.enqueued_at, p.run_at
+  from ordinaut.parked as p
+  where p.task_id = p_task_id and p.step is null
+  union all
+  select r.run_id, 'running', r.enqueued_at, r.started_at
+  from ordinaut.task_run as r
+  where r.task_id = p_task_id and r.finished_at is null
+  union all
+  select u.run_id, 'running', u.enqueued_at, u.run_at
+  from ordinaut.lease as l
+  cross join unnest(l.work) as u
+  where u.task_id = p_task_id and u.step is null and u.work_id <> all (l.settled);
 $fn$;
 
 comment on function ordinaut._live_runs(uuid) is 'The runs of a task that have not ended.';
@@ -75,7 +72,7 @@ begin
       select w.work_id as id
       from ordinaut.due_work as w
       where
-        coalesce(p_state, 'pending') = 'pending' and w.work_id >= v_since
+        coalesce(p_state, 'pending') = 'pending' and w.work_id >= v_since and w.step is null
         and (v_task_id is null or w.task_id = v_task_id)
         and (p_queue is null or w.queue = p_queue) and (p_tool is null or w.tool = p_tool)
       order by w.work_id desc
@@ -86,7 +83,7 @@ begin
       select p.work_id
       from ordinaut.parked as p
       where
-        coalesce(p_state, 'waiting') = 'waiting' and p.work_id >= v_since
+        coalesce(p_state, 'waiting') = 'waiting' and p.work_id >= v_since and p.step is null
         and (v_task_id is null or p.task_id = v_task_id)
         and (p_queue is null or p.queue = p_queue) and (p_tool is null or p.tool = p_tool)
       order by p.work_id desc
@@ -99,7 +96,7 @@ begin
       cross join unnest(l.work) as u
       where
         coalesce(p_state, 'running') = 'running' and u.run_id >= v_since
-        and u.work_id <> all (l.settled)
+        and u.work_id <> all (l.settled) and u.step is null
         and (v_task_id is null or u.task_id = v_task_id)
         and (p_queue is null or u.queue = p_queue) and (p_tool is null or u.tool = p_tool)
       order by u.run_id desc
@@ -150,12 +147,12 @@ begin
   return query
   select c.id
   from (
-    select w.work_id as id from ordinaut.due_work as w
+    select w.work_id as id from ordinaut.due_work as w where w.step is null
     union all
-    select p.work_id from ordinaut.parked as p
+    select p.work_id from ordinaut.parked as p where p.step is null
     union all
     select u.run_id from ordinaut.lease as l cross join unnest(l.work) as u
-    where u.work_id <> all (l.settled)
+    where u.step is null and u.work_id <> all (l.settled)
     union all
     select r.run_id from ordinaut.task_run as r
   ) as c
