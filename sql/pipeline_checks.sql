@@ -150,6 +150,9 @@ as $fn$
 declare
   v_as text := p_map ->> 'as';
 begin
+  if p_map is null then
+    return;
+  end if;
   perform ordinaut._check_types(p_map, '{"over": ["string", "array"], "as": ["string"],
     "max_parallel": ["number"], "on_failure": ["string"], "tolerate": ["number"]}', 'map.');
   if not p_map ? 'over' then
@@ -173,7 +176,7 @@ end
 $fn$;
 
 comment on function ordinaut._check_map(jsonb) is
-  'Refuse what does not say how to map a step. Errors: invalid_parameter_value.';
+  'Refuse what does not say how to map a step; null passes. Errors: invalid_parameter_value.';
 
 -- As the row keeps it: what a worker is told, and timeout and retry_count as they are cast later.
 create or replace function ordinaut._rollback_of(p_undo jsonb)
@@ -182,6 +185,9 @@ language plpgsql
 immutable
 as $fn$
 begin
+  if p_undo is null then
+    return null;
+  end if;
   perform ordinaut._check_types(p_undo, '{"uses": ["string"], "with": ["object"],
     "timeout": ["number", "string"], "retry_count": ["number"]}', 'on_rollback.');
   perform ordinaut._check_uses('on_rollback.uses', p_undo -> 'uses');
