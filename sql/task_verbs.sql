@@ -25,6 +25,9 @@ begin
   if v_task.status = p_status then
     return p_status;
   end if;
+  if p_status = 'active' then
+    perform ordinaut._hold_pipeline(v_task.pipeline_id);
+  end if;
 
   update ordinaut.task as t
   set
