@@ -8,7 +8,7 @@ would see null where a fast one sees a value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,9 +23,9 @@ _OTHER = ("uses", "timeout", "timeout_seconds", "queue", "priority", "retry", "r
 def problems(definition: Any) -> Iterator[str]:
     """Yield one sentence for each thing that is wrong; what is no step at all is passed over."""
     steps = [
-        step
-        for step in (definition if isinstance(definition, list) else [])
-        if isinstance(step, dict) and isinstance(step.get("id"), str)
+        {**step, "id": step.get("id", f"step_{position}")}
+        for position, step in enumerate(definition if isinstance(definition, list) else [], 1)
+        if isinstance(step, dict) and isinstance(step.get("id", ""), str)
     ]
     graph = _Graph(steps)
     for step in steps:
@@ -38,12 +38,12 @@ class _Graph:
 
     def __init__(self, steps: list[dict[str, Any]]) -> None:
         ids = [step["id"] for step in steps]
-        if any(step.get("needs") is not None for step in steps):
+        if any("needs" in step for step in steps):
             self._needs = {step["id"]: _names(step.get("needs")) for step in steps}
         else:
             self._needs = {name: ids[:at] for at, name in enumerate(ids)}
-        self.saved = {step["id"]: _saved_as(step) for step in steps}
-        self.step_of = {saved: name for name, saved in self.saved.items()}
+        saved = {step["save_as"]: step["id"] for step in steps if _is_saved(step)}
+        self.step_of = saved | {name: name for name in ids}
 
     def before(self, name: str) -> set[str]:
         """Return the steps that have ended when this one starts."""
@@ -56,12 +56,10 @@ class _Graph:
                 todo += self._needs.get(needed, ())
         return found - {name}
 
-    def unreadable(self, reader: str, wanted: str, readable: Iterable[str]) -> str | None:
+    def unreadable(self, reader: str, wanted: str, readable: set[str]) -> str | None:
         """Return why `reader` cannot read steps.`wanted`, or None."""
-        if wanted == ALL or wanted in readable:
+        if wanted == ALL or self.step_of.get(wanted) in readable:
             return None
-        if wanted in self.saved and self.saved[wanted] != wanted:
-            return f"the output of {wanted} is saved as steps.{self.saved[wanted]}"
         if wanted not in self.step_of:
             close = get_close_matches(wanted, self.step_of, 1)
             return f"no step is or saves as {wanted}" + (f"; {close[0]}?" if close else "")
@@ -73,7 +71,7 @@ class _Graph:
 
 def _step(step: dict[str, Any], graph: _Graph) -> Iterator[tuple[str, str]]:
     name = step["id"]
-    readable = {graph.saved[before] for before in graph.before(name) if before in graph.saved}
+    readable = graph.before(name)
     roots = set(template.ROOTS)
     mapped = step.get("map")
 
@@ -120,8 +118,9 @@ def _step(step: dict[str, Any], graph: _Graph) -> Iterator[tuple[str, str]]:
 
     undo = step.get("on_rollback")
     if isinstance(undo, dict):
-        own = {name, graph.saved[name]}
-        yield from templates(undo.get("with"), "on_rollback.with", roots | item | {"output"}, own)
+        yield from templates(
+            undo.get("with"), "on_rollback.with", roots | {"output"}, readable | {name}
+        )
 
     for field in ("input_schema", "output_schema"):
         if field in step and (found := schema.problem(step[field])):
@@ -167,6 +166,6 @@ def _names(needs: Any) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def _saved_as(step: dict[str, Any]) -> str:
+def _is_saved(step: dict[str, Any]) -> bool:
     saved = step.get("save_as")
-    return saved if isinstance(saved, str) and saved else str(step["id"])
+    return isinstance(saved, str) and saved != ""

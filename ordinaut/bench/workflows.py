@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import cast
 from uuid import UUID
@@ -14,16 +14,20 @@ from ordinaut import calls
 from ordinaut.bench.lab import Conn, Lab, Process, one, wait_for
 from ordinaut.bench.report import Figure, Target
 
+Pipeline = Sequence[Mapping[str, object]]
+
 _PATIENCE = 60.0
 
-_SEQUENCE = [{"id": name, "uses": "echo"} for name in ("a", "b", "c", "d")]
-_DIAMOND = [
+_SEQUENCE: Pipeline = [{"id": name, "uses": "echo"} for name in ("a", "b", "c", "d")]
+_DIAMOND: Pipeline = [
     {"id": "start", "uses": "echo"},
     {"id": "left", "uses": "echo", "needs": "start"},
     {"id": "right", "uses": "echo", "needs": "start"},
     {"id": "join", "uses": "echo", "needs": ["left", "right"], "save_as": "joined"},
 ]
-_MAP = [{"id": "each", "uses": "echo", "map": {"over": "${params.list}"}, "with": {"n": "${item}"}}]
+_MAP: Pipeline = [
+    {"id": "each", "uses": "echo", "map": {"over": "${params.list}"}, "with": {"n": "${item}"}}
+]
 
 # As enqueue() places them, many at once.
 _QUEUED = """
@@ -55,15 +59,15 @@ def workflows(lab: Lab, quick: bool) -> Iterator[Figure]:
     yield from _inspection(lab)
 
 
-def _queue(conn: Conn, pipeline: list[dict[str, object]], count: int) -> None:
-    pipeline_id = one(conn, "select ordinaut._pipeline_id(%s)", Jsonb(pipeline))
+def _queue(conn: Conn, pipeline: Pipeline, count: int) -> None:
+    pipeline_id = one(conn, "select ordinaut._pipeline_id(%s)", Jsonb(list(pipeline)))
     conn.execute(_QUEUED, [pipeline_id, count])
 
 
-def _enqueue(conn: Conn, pipeline: list[dict[str, object]], params: dict[str, object]) -> UUID:
+def _enqueue(conn: Conn, pipeline: Pipeline, params: Mapping[str, object]) -> UUID:
     return cast(UUID, one(
         conn, "select run_id from ordinaut.enqueue(p_payload => %s, p_pipeline => %s)",
-        Jsonb(params), Jsonb(pipeline),
+        Jsonb(params), Jsonb(list(pipeline)),
     ))  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -206,6 +207,18 @@ def test_an_output_that_does_not_fit_fails_the_step_for_good(
     assert outcome == "failed"
     assert error["message"].startswith(said)
     assert (error["category"], error["retryable"]) == ("validation", False)
+
+
+def test_a_reference_into_the_network_is_not_followed(runner: Child) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        schema = {"$ref": f"http://127.0.0.1:{server.getsockname()[1]}/schema"}
+
+        outcome, _ = run(runner, "echo", {}, output_schema=schema)
+
+        assert outcome == "failed"
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_an_output_that_fits_is_the_output(runner: Child) -> None:
