@@ -7,6 +7,7 @@
 \ir notify.sql
 \ir place.sql
 \ir key.sql
+\ir pipeline_checks.sql
 \ir pipeline.sql
 \ir enqueue.sql
 \ir queue.sql
