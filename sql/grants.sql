@@ -91,6 +91,8 @@ begin
         ('outdate_plans', '{worker,admin}'),
         ('plan_task', '{worker,admin}'),
         ('invalidate_task', '{worker,admin}'),
+        ('unchecked_pipelines', '{worker,admin}'),
+        ('note_pipeline_check', '{worker,admin}'),
         ('unplanned_backfills', '{worker,admin}'),
         ('plan_backfill', '{worker,admin}'),
         ('fail_backfill', '{worker,admin}'),

@@ -7,6 +7,7 @@
 \ir notify.sql
 \ir place.sql
 \ir key.sql
+\ir pipeline_checks.sql
 \ir pipeline.sql
 \ir enqueue.sql
 \ir queue.sql
@@ -23,15 +24,15 @@
 \ir schedule.sql
 \ir observe.sql
 \ir run.sql
-\ir readiness.sql
-\ir step_history.sql
-\ir step_verbs.sql
 \ir wait.sql
 \ir event.sql
 \ir json_schema.sql
 \ir approval.sql
 \ir subtask.sql
 \ir map.sql
+\ir readiness.sql
+\ir step_history.sql
+\ir step_verbs.sql
 \ir calendar_checks.sql
 \ir calendar.sql
 \ir after.sql
