@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 import ordinaut
 from ordinaut import calls
 from ordinaut.errors import LeaseLost
+from ordinaut.scheduler import Scheduler, SchedulerConfig
 from ordinaut.testing import Clock, Database, NoClock, SchedulerService, WorkRunner
+from ordinaut.testing.environment import as_test
 from ordinaut.tools.registry import TOOLS, Context
 
 AT = datetime(2026, 11, 21, 8, tzinfo=UTC)
@@ -240,3 +244,21 @@ def test_a_database_as_shipped_has_no_clock_to_turn(prod_dsn: str) -> None:
     with pytest.raises(NoClock, match="take the fixture ordinaut_db"):
         database.travel(AT)
     database.close()
+
+
+def test_the_scheduler_of_tests_does_all_that_a_scheduler_does() -> None:
+    # But prune: a test that jumps a year ahead wants to see what it did.
+    chores = [chore.name for chore in Scheduler(SchedulerConfig(""))._chores]
+    assert chores == ["plan", "conditions", "tick", "backfill", "reap", "prune"]
+
+
+def test_the_log_level_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("ordinaut")
+    before = logger.level
+    monkeypatch.setenv("ORDINAUT_LOG_LEVEL", "debug")
+    monkeypatch.delenv("ORDINAUT_ENV", raising=False)
+    with as_test():
+        assert logging.getLogger("ordinaut.testing.simulator").isEnabledFor(logging.DEBUG)
+        assert os.environ["ORDINAUT_ENV"] == "test"
+    assert logger.level == before
+    assert "ORDINAUT_ENV" not in os.environ
