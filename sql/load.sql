@@ -11,6 +11,10 @@
 \ir enqueue.sql
 \ir queue.sql
 \ir step.sql
+\ir classify.sql
+\ir retry.sql
+\ir breaker.sql
+\ir breaker_calls.sql
 \ir lease.sql
 \ir settle.sql
 \ir step_settle.sql
@@ -23,6 +27,8 @@
 \ir schedule.sql
 \ir observe.sql
 \ir run.sql
+\ir stuck.sql
+\ir error_stats.sql
 \ir readiness.sql
 \ir step_history.sql
 \ir calendar_checks.sql
