@@ -58,7 +58,8 @@ create table ordinaut.task (
   constraint task_status_known
     check (status in ('active', 'paused', 'completed', 'cancelled', 'invalid')),
   constraint task_schedule_kind_known
-    check (schedule_kind in ('once', 'interval', 'cron', 'rrule', 'union', 'condition', 'manual')),
+    check (schedule_kind in ('once', 'interval', 'cron', 'rrule', 'union', 'condition', 'event',
+                             'manual')),
   constraint task_dst_gap_known check (dst_gap in ('shift', 'skip')),
   constraint task_dst_overlap_known check (dst_overlap in ('first', 'second', 'both')),
   constraint task_overlap_known

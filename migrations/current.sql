@@ -25,6 +25,29 @@ create type ordinaut.work_item as (
   pipeline_id      uuid
 );
 
+create table ordinaut.approval (
+  approval_id  uuid not null,
+  step_id      uuid not null,
+  run_id       uuid not null,
+  prompt       text not null,
+  schema       jsonb,
+  data         jsonb,
+  responders   text[],
+  created_at   timestamp with time zone not null,
+  expires_at   timestamp with time zone,
+  decision     text,
+  response     jsonb,
+  note         text,
+  decided_at   timestamp with time zone,
+  decided_by   text,
+  constraint approval_pk PRIMARY KEY (approval_id),
+  constraint approval_decided_iff_decision CHECK (((decision IS NULL) = (decided_at IS NULL))),
+  constraint approval_decision_known CHECK ((decision = ANY (ARRAY['answered'::text, 'cancelled'::text, 'expired'::text])))
+);
+
+CREATE INDEX approval_created_idx ON ordinaut.approval USING btree (created_at);
+CREATE INDEX approval_step_idx ON ordinaut.approval USING btree (step_id);
+
 create table ordinaut.backfill (
   backfill_id  uuid not null,
   task_id      uuid not null,
@@ -134,6 +157,23 @@ CREATE INDEX due_work_next_idx ON ordinaut.due_work USING btree (queue, priority
 CREATE INDEX due_work_suspect_idx ON ordinaut.due_work USING btree (queue) WHERE (crashes > 0);
 CREATE INDEX due_work_task_idx ON ordinaut.due_work USING btree (task_id) WHERE (task_id IS NOT NULL);
 
+create table ordinaut.event (
+  event_id    uuid not null,
+  topic       text not null,
+  key         text,
+  payload     jsonb not null,
+  emitted_at  timestamp with time zone not null,
+  emitted_by  text not null,
+  is_open     boolean not null,
+  unfired     uuid[],
+  constraint event_pk PRIMARY KEY (event_id)
+)
+partition by RANGE (event_id);
+
+CREATE INDEX event_key_idx ON ONLY ordinaut.event USING btree (topic, key, emitted_at) WHERE (key IS NOT NULL);
+CREATE INDEX event_open_idx ON ONLY ordinaut.event USING btree (emitted_at) WHERE is_open;
+CREATE INDEX event_topic_idx ON ONLY ordinaut.event USING btree (topic, emitted_at);
+
 create table ordinaut.hold (
   key         text not null,
   slot        integer not null,
@@ -218,9 +258,12 @@ create table ordinaut.parked (
 with (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_cost_delay=0);
 
 CREATE INDEX parked_breaker_idx ON ordinaut.parked USING btree (tool, priority, run_at) WHERE (reason = 'breaker'::text);
+CREATE INDEX parked_deadline_idx ON ordinaut.parked USING btree (run_at) WHERE ((reason = ANY (ARRAY['event'::text, 'approval'::text])) AND (payload ? 'deadline'::text));
+CREATE INDEX parked_event_idx ON ordinaut.parked USING btree (((payload ->> 'topic'::text)), ((payload ->> 'key'::text))) WHERE (reason = 'event'::text);
 CREATE INDEX parked_key_idx ON ordinaut.parked USING btree (key, priority, run_at, work_id) WHERE (reason = 'key'::text);
 CREATE INDEX parked_task_idx ON ordinaut.parked USING btree (task_id) WHERE (task_id IS NOT NULL);
 CREATE INDEX parked_tool_idx ON ordinaut.parked USING btree (queue, tool) WHERE (reason = 'tool'::text);
+CREATE INDEX parked_unsure_idx ON ordinaut.parked USING btree (work_id) WHERE ((reason = 'event'::text) AND (payload ? 'unsure'::text));
 
 create table ordinaut.payload (
   run_id  uuid not null,
@@ -405,11 +448,12 @@ create table ordinaut.task (
   constraint task_name_key UNIQUE (namespace, name),
   constraint task_overlap_known CHECK ((overlap = ANY (ARRAY['allow'::text, 'skip'::text, 'buffer_one'::text, 'buffer_all'::text, 'cancel_other'::text]))),
   constraint task_priority_range CHECK (((priority >= 1) AND (priority <= 9))),
-  constraint task_schedule_kind_known CHECK ((schedule_kind = ANY (ARRAY['once'::text, 'interval'::text, 'cron'::text, 'rrule'::text, 'union'::text, 'condition'::text, 'manual'::text]))),
+  constraint task_schedule_kind_known CHECK ((schedule_kind = ANY (ARRAY['once'::text, 'interval'::text, 'cron'::text, 'rrule'::text, 'union'::text, 'condition'::text, 'event'::text, 'manual'::text]))),
   constraint task_status_known CHECK ((status = ANY (ARRAY['active'::text, 'paused'::text, 'completed'::text, 'cancelled'::text, 'invalid'::text])))
 )
 with (fillfactor=80);
 
+CREATE INDEX task_event_idx ON ordinaut.task USING btree (schedule_expr) WHERE (schedule_kind = 'event'::text);
 CREATE INDEX task_exclude_idx ON ordinaut.task USING btree (namespace) WHERE (exclude IS NOT NULL);
 
 create table ordinaut.task_run (
@@ -487,6 +531,13 @@ CREATE INDEX task_schedule_look_idx ON ordinaut.task_schedule USING btree (look_
 CREATE INDEX task_schedule_next_idx ON ordinaut.task_schedule USING btree (next_run) WHERE (next_run IS NOT NULL);
 CREATE INDEX task_schedule_replan_idx ON ordinaut.task_schedule USING btree (replan_at) WHERE (replan_at IS NOT NULL);
 
+create table ordinaut.unheard_end (
+  run_id    uuid not null,
+  step_id   uuid not null,
+  ended_at  timestamp with time zone not null,
+  constraint unheard_end_pk PRIMARY KEY (run_id)
+);
+
 create table ordinaut.worker (
   worker_id    uuid not null,
   name         text,
@@ -501,6 +552,8 @@ create table ordinaut.worker (
   constraint worker_pk PRIMARY KEY (worker_id)
 )
 with (fillfactor=20, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=500);
+
+create table ordinaut.event_default partition of ordinaut.event default;
 
 create table ordinaut.occurrence_default partition of ordinaut.occurrence default;
 

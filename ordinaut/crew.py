@@ -29,6 +29,7 @@ from ordinaut.children import Child, Doom
 from ordinaut.ledger import Ledger
 from ordinaut.prefetch import PATIENCE, Pace
 from ordinaut.systemd import without_notify
+from ordinaut.tools import control
 from ordinaut.wire import LEASE, TIMEOUT, TOOL, WORK, Result, Unit
 from ordinaut.workerconfig import WorkerConfig
 
@@ -38,6 +39,8 @@ EX_CONFIG = 78
 _NOTES = 10_000  # lines kept while the database does not take them
 _ASIDE = 0.5  # seconds until results whose run is held by somebody are offered again
 _LOOK = 0.02  # seconds between looks at a child that should be stopping
+_NOT_RUN = frozenset({"skipped", "waiting"})  # outcomes of steps whose tool was not called
+_CONTROL = frozenset(name.encode() for name in control.PLANS)
 _ASYNC_GRACE = 5.0  # as a child gives its async units, if nothing else is configured
 
 
@@ -333,7 +336,7 @@ class Crew:
     def _done(self, child: Child, results: list[Result]) -> None:
         held, out, told = child.held, self.results, child.told
         counted = len(out)
-        spent = 0
+        spent = quick = 0
         for result in results:
             work_id = result[1]
             unit = held.pop(work_id, None)
@@ -350,6 +353,10 @@ class Crew:
                 spent += result[5]
             elif outcome == "released" and result[5] == 0:
                 self._unstarted(unit, work_id in told)
+            elif outcome in _NOT_RUN and unit[TOOL] not in _CONTROL:
+                out.append(result)
+                quick += 1
+                continue  # what it took says nothing about its tool
             else:
                 out.append(result)
                 spent += result[5]
@@ -360,8 +367,8 @@ class Crew:
         if child.shared or told:
             child.shared &= held.keys()
             told &= held.keys()
-        if child.tool is not None and ran:
-            self.pace.learn(child.tool, ran, spent / 1e6)
+        if child.tool is not None and ran > quick:
+            self.pace.learn(child.tool, ran - quick, spent / 1e6)
         if self.local:
             self.dispatch()
 

@@ -25,13 +25,13 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from importlib import import_module
 from queue import SimpleQueue
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ordinaut import wire
-from ordinaut.tools import errors, output, python, registry
+from ordinaut.tools import control, errors, output, python, registry, steps
 from ordinaut.tools.death import die_with_parent
 from ordinaut.tools.echo import echo
 from ordinaut.tools.fail import fail
@@ -47,8 +47,9 @@ _FLUSH_NS = 5_000_000
 _FLUSH_UNITS = 64
 _SLOW_NS = 500_000  # before a tool that took longer the last time, results are sent
 _NOTE = 1 << 16  # bytes of a note's data
+_STEP = wire.STEP  # as a global of this module: it is looked at for every unit
 
-Run = Callable[[wire.Unit], bytes | None]
+Run = steps.Run
 
 
 class Runner:
@@ -71,7 +72,8 @@ class Runner:
         self._databases: dict[str | None, Database] = {}
         self.secrets = Secrets(config.get("secrets_dir"))
         self._tools: dict[bytes, Run] = {b"echo": echo, b"fail": fail}
-        self.names = ["echo", "fail"]
+        self._tools |= {name.encode(): control.tool(name) for name in control.PLANS}
+        self.names = [name.decode() for name in self._tools]
         self._configure(config.get("tools") or {})
 
     def serve(self) -> None:
@@ -112,7 +114,7 @@ class Runner:
             note_start(cell, 0, started, counter, work_id)
             try:
                 run = tools.get(tool) or self._find(tool)
-                result = run(unit)
+                result = run(unit) if unit[_STEP] is None else steps.run(unit, run, self)
             except BaseException as exc:
                 self._fail(unit, exc, started)
                 ended = clock()
@@ -181,6 +183,11 @@ class Runner:
         self._send(("overdue", work_id))
 
     def succeeded(self, unit: wire.Unit, result: bytes | None, started: int) -> None:
+        if result is not SETTLED:
+            try:
+                steps.check_output(unit, result)
+            except errors.ToolFailed as exc:
+                return self.failed(unit, exc, started)
         outcome, result = ("settled", None) if result is SETTLED else ("success", result)
         self._report(unit, outcome, result, None, started)
 
@@ -190,6 +197,10 @@ class Runner:
 
     def _fail(self, unit: wire.Unit, exc: BaseException, started: int, outcome: str = "") -> None:
         elapsed = (monotonic_ns() - started) // 1000
+        if isinstance(exc, errors.Verdict):
+            ids = unit[wire.LEASE], unit[wire.WORK]
+            self._out.append((*ids, exc.outcome, exc.output, exc.error, elapsed))
+            return
         try:
             said, error = self._describe(unit, exc, elapsed)
         except Exception:  # an exception that cannot even be looked at
@@ -297,13 +308,11 @@ class Runner:
                 self.names += [f"python:{module}.*" for module in modules]
             else:
                 self.names.append("python:*")
-        for name in ("sql", "shell"):
+        for name in ("sql", "shell", "http"):
             given = tools.get(name)
             if given is None or given is False:
                 continue
-            from ordinaut.tools import shell, sql
-
-            make = {"sql": sql.make, "shell": shell.make}[name]
+            make = import_module(f"ordinaut.tools.{name}").make
             self._tools[name.encode()] = make(self, given if isinstance(given, dict) else {})
             self.names.append(name)
 

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     drain: Duration = Field(timedelta(seconds=30), description="to finish work after SIGTERM")
     poll: Duration = Field(timedelta(milliseconds=250), description="between looks for work")
     tools: dict[str, Any] = Field(
-        default_factory=dict, description="which tools a worker offers: sql, shell, python"
+        default_factory=dict, description="which tools a worker offers: sql, shell, http, python"
     )
     tool_role: str | None = Field(None, description="role of the connection that tools get")
     condition_role: str | None = Field(

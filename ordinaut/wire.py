@@ -18,7 +18,8 @@ same machine, and the socket has no name that anybody else could connect to.
       ("overdue", work_id)                         an async unit that ignores its cancellation
 
 Ids are 16 bytes, JSON and names are UTF-8 bytes.  The outcomes are those of ordinaut.exchange, and
-`settled`: the tool's own transaction has completed the unit.
+`settled`: the tool's own transaction has completed the unit.  The payload of a step is an envelope
+that the child opens (tools/steps.py); of `waiting`, the output says what for.
 
 Beside the socket there is a cell of shared memory in which the child notes the sync unit that it
 runs, so that deadlines need no messages.

@@ -51,9 +51,21 @@ begin
         ('get_calendar', '{viewer,producer,admin}'),
         ('list_calendars', '{viewer,producer,admin}'),
         ('why', '{viewer,producer,admin}'),
+        ('get_step_readiness_status', '{viewer,producer,worker,admin}'),
+        ('get_step_readiness_status_batch', '{viewer,producer,worker,admin}'),
+        ('get_task_execution_context', '{viewer,producer,worker,admin}'),
+        ('get_task_execution_contexts_batch', '{viewer,producer,worker,admin}'),
+        ('calculate_dependency_levels', '{viewer,producer,admin}'),
+        ('get_step_transitive_dependencies', '{viewer,producer,admin}'),
+        ('step_history', '{viewer,producer,admin}'),
         ('preview', '{viewer,producer,admin}'),
         ('forecast', '{viewer,producer,admin}'),
         ('list_backfills', '{viewer,producer,admin}'),
+        ('list_approvals', '{viewer,producer,admin}'),
+        ('find_approval', '{viewer,producer,admin}'),
+        ('respond', '{producer,admin}'),
+        ('cancel_approval', '{producer,admin}'),
+        ('emit_event', '{producer,worker,admin}'),
         ('classify_error', '{viewer,producer,worker,admin}'),
         ('calculate_backoff_delay', '{viewer,producer,worker,admin}'),
         ('advise_retry', '{viewer,producer,worker,admin}'),
@@ -78,6 +90,10 @@ begin
         ('fail_work', '{worker,admin}'),
         ('release_work', '{worker,admin}'),
         ('snooze_work', '{worker,admin}'),
+        ('skip_work', '{worker,admin}'),
+        ('wait_work', '{worker,admin}'),
+        ('evaluate_step_failure', '{worker,admin}'),
+        ('start_run', '{worker,admin}'),
         ('assert_lease', '{worker,admin}'),
         ('log_work', '{worker,admin}'),
         ('reap', '{worker,admin}'),
@@ -104,6 +120,12 @@ begin
         ('set_calendar', '{admin}'),
         ('drop_calendar', '{admin}'),
         ('retry_run', '{admin}'),
+        ('retry_failed_steps', '{admin}'),
+        ('replay_run', '{admin}'),
+        ('resolve_step', '{admin}'),
+        ('complete_step', '{admin}'),
+        ('reset_step', '{admin}'),
+        ('skip_step', '{admin}'),
         ('retry_runs', '{admin}'),
         ('recover_run', '{admin}'),
         ('timeout_stuck', '{admin}'),
@@ -133,7 +155,7 @@ begin
       'grant select on ordinaut.run, ordinaut.work, ordinaut.task_status, ordinaut.queue_depth,'
       ' ordinaut.worker_status, ordinaut.late, ordinaut.failing, ordinaut.error_code,'
       ' ordinaut.error_category, ordinaut.error_class, ordinaut.breaker_status,'
-      ' ordinaut.legal_transition to %I', v_role);
+      ' ordinaut.legal_transition, ordinaut.step_status, ordinaut.step_edge to %I', v_role);
   end loop;
 end
 $do$;

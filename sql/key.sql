@@ -151,8 +151,8 @@ begin
     set held_until = ordinaut.now() + h.keep_for
     where h.run_id = p_item.run_id and h.slot = 0;
     if p_item.idempotency_key like 'child:%' then
-      perform ordinaut._child_ended(p_item.run_id,
-        substring(p_item.idempotency_key from 7 for 36)::uuid, ordinaut.now());
+      perform ordinaut._child_ended(
+        p_item.run_id, ordinaut._child_step(p_item.idempotency_key), ordinaut.now());
     end if;
   end if;
 

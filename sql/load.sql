@@ -31,6 +31,13 @@
 \ir error_stats.sql
 \ir readiness.sql
 \ir step_history.sql
+\ir step_verbs.sql
+\ir wait.sql
+\ir event.sql
+\ir json_schema.sql
+\ir approval.sql
+\ir subtask.sql
+\ir map.sql
 \ir calendar_checks.sql
 \ir calendar.sql
 \ir after.sql

@@ -290,19 +290,29 @@ returns table (
   recommended_action    text,
   health_status         text
 )
-language sql
+language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
-  with run as (
-    select r.run_id, r.task_id, r.tool, r.state
-    from ordinaut._run_of(p_id) as o (run_id)
-    cross join lateral (
-      select w.run_id, w.task_id, w.tool, w.state from ordinaut.run as w where w.run_id = o.run_id
-    ) as r
-  ),
-  step as (
+declare
+  v_run_id uuid := ordinaut._run_of(p_id);
+  v_task_id uuid;
+  v_tool text;
+  v_state text;
+begin
+  -- The view of all runs reads every lease: only for those that have no row of their own.
+  select r.task_id, r.tool, r.state into v_task_id, v_tool, v_state
+  from ordinaut.task_run as r
+  where r.run_id = v_run_id;
+  if not found then
+    select r.task_id, r.tool, r.state into v_task_id, v_tool, v_state
+    from ordinaut.run as r
+    where r.run_id = v_run_id;
+  end if;
+
+  return query
+  with step as (
     select
       count(*) as total,
       count(*) filter (where s.current_state = 'pending') as pending,
@@ -318,15 +328,14 @@ as $fn$
       count(*) filter (where s.current_state = 'skipped') as skipped,
       count(*) filter (where s.current_state = 'cancelled') as cancelled,
       count(*) filter (where s.is_blocked) as blocked
-    from run as r
-    cross join lateral ordinaut._readiness(r.run_id, null) as s
+    from ordinaut._readiness(v_run_id, null) as s
   ),
   judged as (
-    select r.*, s.*,
+    select s.*,
       case
-        when r.state = 'success' then 'all_complete'
-        when r.state = 'cancelled' then 'cancelled'
-        when s.failed > 0 or r.state in ('failed', 'timed_out', 'abandoned')
+        when v_state = 'success' then 'all_complete'
+        when v_state = 'cancelled' then 'cancelled'
+        when s.failed > 0 or v_state in ('failed', 'timed_out', 'abandoned')
           then 'blocked_by_failures'
         when s.ready > 0 then 'has_ready_steps'
         when s.in_progress > 0 then 'processing'
@@ -334,17 +343,16 @@ as $fn$
         when s.waiting > 0 then 'waiting_for_retry'
         else 'waiting_for_dependencies'
       end as execution
-    from run as r
-    cross join step as s
+    from step as s
   )
   select
-    j.run_id, j.task_id, coalesce(t.namespace, 'default'), coalesce(t.name, j.tool), j.state,
+    v_run_id, v_task_id, coalesce(t.namespace, 'default'), coalesce(t.name, v_tool), v_state,
     j.total::integer, j.pending::integer, j.in_progress::integer, j.completed::integer,
     j.failed::integer, j.ready::integer, j.error::integer, j.waiting::integer, j.skipped::integer,
     j.cancelled::integer, j.blocked::integer,
     j.execution = 'blocked_by_failures',
     case
-      when j.state = 'success' then 100
+      when v_state = 'success' then 100
       when j.total = 0 then 0
       else round(100.0 * j.completed / j.total, 2)
     end,
@@ -364,7 +372,8 @@ as $fn$
       else 'healthy'
     end
   from judged as j
-  left join ordinaut.task as t on t.task_id = j.task_id;
+  left join ordinaut.task as t on t.task_id = v_task_id;
+end
 $fn$;
 
 comment on function ordinaut.get_task_execution_context(uuid) is

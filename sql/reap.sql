@@ -160,6 +160,7 @@ begin
   perform ordinaut._sweep_breakers(v_now);
   perform ordinaut._sweep_deadlines(v_now);
   perform ordinaut._age_queues(p_limit);
+  perform ordinaut._sweep_waits(least(p_limit, 1000));
   delete from ordinaut.cancel_request as c
   using ordinaut.task_run as r
   where r.run_id = c.run_id and r.finished_at is not null;

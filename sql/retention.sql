@@ -52,7 +52,7 @@ begin
   if not pg_try_advisory_xact_lock(hashtextextended('ordinaut.partitions', 7146)) then
     return 0;
   end if;
-  foreach v_table in array array['task_run', 'step', 'run_log', 'occurrence'] loop
+  foreach v_table in array array['task_run', 'step', 'run_log', 'occurrence', 'event'] loop
     for v_i in 0..3 loop
       v_from := ordinaut._week(ordinaut.now()) + v_i * interval '7 days';
       v_name := format('%s_%s', v_table, to_char(v_from at time zone 'UTC', 'YYYYMMDD'));
@@ -62,6 +62,7 @@ begin
         when 'task_run' then 'run_id'
         when 'step' then 'step_id'
         when 'run_log' then 'log_id'
+        when 'event' then 'event_id'
         else 'scheduled_for'
       end;
       execute format(
@@ -183,6 +184,8 @@ begin
   return query select 'run_log partitions dropped', ordinaut._drop_old('run_log', v_before);
   return query select 'occurrence partitions dropped', ordinaut._drop_old('occurrence', v_before);
 
+  return query select 'event partitions dropped', ordinaut._drop_old('event', v_before);
+
   -- A run that waited long ended in the default partition: its id is older than any partition.
   delete from ordinaut.payload as b
   using ordinaut.task_run_default as r
@@ -196,6 +199,13 @@ begin
   delete from ordinaut.occurrence_default as o
   where o.scheduled_for < v_before and o.decided_at < v_before;
   delete from ordinaut.backfill as b where b.ended_at < v_before;
+  delete from ordinaut.event_default as e where e.emitted_at < v_before;
+  delete from ordinaut.unheard_end as u where u.ended_at < v_before;
+  -- With their runs, but not one that is still open.
+  delete from ordinaut.approval as a
+  where
+    a.created_at < v_before
+    and not exists (select from ordinaut.task_run as r where r.run_id = a.run_id);
   -- Locked first: whoever is about to refer to one holds it, and what is committed then is seen.
   v_ids := array(
     select p.pipeline_id from ordinaut.pipeline as p

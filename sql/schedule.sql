@@ -237,13 +237,13 @@ language sql
 immutable
 as $fn$
   select
-    p_task.schedule_kind = 'condition'
+    p_task.schedule_kind in ('condition', 'event')
     or (p_task.schedule_kind = 'interval' and p_task.schedule_expr like '% after end');
 $fn$;
 
 comment on function ordinaut._is_told(ordinaut.task) is
   'Whether the next occurrence of a task is not known when it fires: the end of its run tells '
-  'it, or a condition that becomes true.';
+  'it, a condition that becomes true, or an event.';
 
 -- A plan tells by instant what a change of the clocks, or a calendar, does to an occurrence.
 create or replace function ordinaut._told(p_by_instant jsonb, p_at timestamptz)

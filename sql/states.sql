@@ -146,7 +146,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
 begin
-  perform ordinaut._check_transition('run', old.state, new.state, new.run_id);
+  -- Only a run of steps is ever reopened: of another, the next run is another run.
+  perform ordinaut._check_transition(
+    case
+      when old.finished_at is not null and new.pipeline_id is null then 'run without steps'
+      else 'run'
+    end,
+    old.state, new.state, new.run_id);
   return null;
 end
 $fn$;

@@ -92,7 +92,9 @@ begin
   where s.task_id = p_task.task_id and s.revision = p_task.revision and v_is_planned;
   if p_task.status = 'active' and p_task.schedule_kind = 'condition' then
     v_look := greatest(p_after, p_task.start_at);
-  elsif p_task.status = 'active' and ordinaut._is_told(p_task) then
+  elsif p_task.status = 'active' and p_task.schedule_kind <> 'event'
+    and ordinaut._is_told(p_task)
+  then
     select a.next_run, a.look_at, a.awaits_run into v_next, v_look, v_awaits
     from ordinaut._plan_after_end(p_task, p_after) as a;
   elsif p_task.status = 'active' then

@@ -184,7 +184,7 @@ begin
     when 'manual' then
       if p_expr is not null then
         perform ordinaut._refuse('schedule_expr was given, but schedule_kind is manual',
-          'Name the kind: once, interval, cron, rrule, union or condition.');
+          'Name the kind: once, interval, cron, rrule, union, condition or event.');
       end if;
     when 'once' then
       perform ordinaut._once_at(p_expr, p_timezone);
@@ -196,12 +196,14 @@ begin
       perform ordinaut._check_rrule(p_expr);
     when 'condition' then
       perform ordinaut._check_condition(p_expr);
+    when 'event' then
+      perform ordinaut._check_topic_pattern(p_expr);
     when 'union' then
       perform ordinaut._check_union(p_expr, p_timezone);
     else
       perform ordinaut._refuse(
-        format('schedule_kind %L must be once, interval, cron, rrule, union, condition or manual',
-          p_kind));
+        format('schedule_kind %L must be once, interval, cron, rrule, union, condition, event or '
+          'manual', p_kind));
   end case;
 end
 $fn$;
@@ -278,6 +280,10 @@ begin
       format('schedule_expr %s is past by more than the grace of %s',
         p_task.schedule_expr, p_task.grace),
       'Give a later time, or allow_past to run it now.');
+  end if;
+  if p_task.schedule_kind = 'event' and jsonb_typeof(p_task.payload) <> 'object' then
+    perform ordinaut._refuse('the payload of a task of kind event must be an object',
+      'The event is added to it, under the name event.');
   end if;
   perform ordinaut._check_exclude(p_task);
   perform ordinaut._check_dst(p_task.schedule_kind, p_task.dst_gap, p_task.dst_overlap);

@@ -95,6 +95,8 @@ begin
     from ordinaut._fire_carefully(v_ids, v_now) as f;
   end if;
 
+  perform ordinaut._sweep_waits(least(p_limit, 1000));
+
   select min(s.next_run) into v_next
   from ordinaut.task_schedule as s
   where s.next_run >= v_floor;

@@ -273,6 +273,12 @@ begin
     select
       'manual', 'it has no schedule: run_now() starts it', null::timestamptz, null::timestamptz,
       p_task_id::text;
+  elsif v_task.schedule_kind = 'event' then
+    return query
+    select
+      'waits_event',
+      format('it waits for event %s: emit_event() starts it', v_task.schedule_expr),
+      v_plan.last_run, null::timestamptz, v_task.schedule_expr;
   elsif v_plan.next_run is null and ordinaut._is_planned(v_task) then
     return query
     select

@@ -213,6 +213,28 @@ $fn$;
 comment on function ordinaut._after_dynamic(uuid[], timestamptz) is
   'What follows from the end of items of maps, and of rollbacks.';
 
+create or replace function ordinaut._failure_of(p_run ordinaut.task_run)
+returns jsonb
+language sql
+stable
+as $fn$
+  select s.error || jsonb_build_object(
+    'step', s.name, 'message', format('step %s: %s', s.name, s.error ->> 'message'))
+  from ordinaut.step as s
+  where
+    s.run_id = p_run.run_id
+    and s.state = 'error'
+    and s.kind is null
+    and not (
+      select d.continue_on_error from ordinaut.pipeline_step as d
+      where d.pipeline_id = p_run.pipeline_id and d.position = s.position)
+  order by s.position
+  limit 1;
+$fn$;
+
+comment on function ordinaut._failure_of(ordinaut.task_run) is
+  'The error that a run fails with: of its first step in error that may not fail; null: none.';
+
 -- Successes in one statement; the rest one by one.
 create or replace function ordinaut._close_runs(p_run_ids uuid[], p_now timestamptz)
 returns void
@@ -251,6 +273,7 @@ begin
       and r.state in ('running', 'waiting')
       and not exists (
         select from ordinaut.step as s where s.run_id = r.run_id and s.state = 'cancelled')
+      and ordinaut._failure_of(r) is null
       -- A run of no step: unless its pipeline is lost.
       and exists (select from ordinaut.pipeline as p where p.pipeline_id = r.pipeline_id)
     returning r.run_id, r.key, r.idempotency_key
@@ -317,7 +340,7 @@ begin
   ) then
     return;
   end if;
-  v_error := v_run.error;
+  v_error := coalesce(v_run.error, ordinaut._failure_of(v_run));
   if v_error is null and exists (
     select from ordinaut.step as s where s.run_id = p_run_id and s.state = 'cancelled'
   ) then

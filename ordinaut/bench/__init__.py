@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from ordinaut.bench import engine, held, herd, workers
+from ordinaut.bench import engine, held, herd, workers, workflows
 from ordinaut.bench.lab import BenchError, Lab, sync_time
 from ordinaut.bench.report import Figure, dump, judge, show
 
@@ -80,6 +80,7 @@ def _measure(lab: Lab, quick: bool, console: Console) -> list[Figure]:
         ("a backlog", lambda: workers.backlog(lab, quick, alone())),
         ("a held snapshot", lambda: held.held_snapshot(lab, quick)),
         ("crowded tables", lambda: engine.crowds(lab, quick)),
+        ("workflows", lambda: workflows.workflows(lab, quick)),
         ("a herd of tasks", lambda: herd.herd(lab, quick)),
     ]
     for number, (name, section) in enumerate(sections, 1):

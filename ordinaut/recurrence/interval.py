@@ -1,25 +1,12 @@
-"""Durations: what PostgreSQL and ISO 8601 call one, as far as it has one length."""
+"""Interval schedules: a duration, and where it is counted from."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 
+from ordinaut import duration
 from ordinaut.recurrence.occurrence import InvalidSchedule
-
-_UNITS = {
-    "s": 1, "sec": 1, "secs": 1, "second": 1, "seconds": 1,
-    "m": 60, "min": 60, "mins": 60, "minute": 60, "minutes": 60,
-    "h": 3600, "hr": 3600, "hrs": 3600, "hour": 3600, "hours": 3600,
-    "d": 86400, "day": 86400, "days": 86400, "w": 604800, "week": 604800, "weeks": 604800,
-    "ms": 0.001, "millisecond": 0.001, "milliseconds": 0.001,
-}  # fmt: skip
-_CALENDAR = {"mon", "mons", "month", "months", "y", "yr", "yrs", "year", "years"}
-_WORD = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([a-z]*)[\s,]*", re.ASCII)
-_CLOCK = re.compile(r"([0-9]{1,5}):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]{1,6})?))?", re.ASCII)
-_ISO = re.compile(r"p(?:([0-9.]+)w)?(?:([0-9.]+)d)?(?:t(?:([0-9.]+)h)?(?:([0-9.]+)m)?"
-                  r"(?:([0-9.]+)s)?)?", re.ASCII)  # fmt: skip
 
 LEAST, MOST = timedelta(seconds=1), timedelta(days=3650)
 
@@ -50,7 +37,7 @@ def read_interval(text: str) -> Interval:
     if not word:
         return Interval(parse_interval(every))
     step = parse_interval(every)
-    seconds = _seconds(rest.strip().lower()) if 0 < len(rest.strip()) <= 100 else None
+    seconds = _seconds(rest)
     if seconds is None:
         raise InvalidSchedule("interval", f"{rest[:40]!r} is not a phase like 2 min")
     if not seconds < step.total_seconds():
@@ -64,8 +51,7 @@ def parse_interval(text: str) -> timedelta:
     Raises:
         InvalidSchedule: it is none, or has months or years, or is not 1 s to 3650 days.
     """
-    words = text.strip().lower()
-    seconds = _seconds(words) if 0 < len(words) <= 100 else None
+    seconds = _seconds(text)
     if seconds is None:
         raise InvalidSchedule("interval", f"{text[:40]!r} is not a duration like 90 s or 12 hours")
     if not LEAST.total_seconds() <= seconds <= MOST.total_seconds():
@@ -79,8 +65,7 @@ def read_span(text: str) -> timedelta:
     Raises:
         InvalidSchedule: it is none, or has months or years.
     """
-    words = text.strip().lower()
-    seconds = _seconds(words) if 0 < len(words) <= 100 else None
+    seconds = _seconds(text)
     if seconds is None:
         raise InvalidSchedule("duration", f"{text[:40]!r} is not a duration like 90 s or 12 hours")
     try:
@@ -90,28 +75,7 @@ def read_span(text: str) -> timedelta:
 
 
 def _seconds(text: str) -> float | None:
-    if text.startswith("p"):
-        if re.match(r"p[^t]*[ym]", text):
-            raise InvalidSchedule("interval", "months and years differ in length; use an rrule")
-        match = _ISO.fullmatch(text)
-        if not match or not any(match.groups()):
-            return None
-        try:
-            parts = [float(part or 0) for part in match.groups()]
-        except ValueError:
-            return None
-        return sum(n * size for n, size in zip(parts, (604800, 86400, 3600, 60, 1), strict=True))
-    total, position = 0.0, 0
-    while position < len(text):
-        if clock := _CLOCK.fullmatch(text, position):
-            return total + 3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3] or 0)
-        match = _WORD.match(text, position)
-        if not match:
-            return None
-        if match[2] in _CALENDAR:
-            raise InvalidSchedule("interval", "months and years differ in length; use an rrule")
-        if match[2] not in _UNITS and (match[2] or match[0] != text):
-            return None
-        total += float(match[1]) * _UNITS.get(match[2], 1)
-        position = match.end()
-    return total
+    try:
+        return duration.seconds(text)
+    except ValueError as exc:
+        raise InvalidSchedule("interval", f"{exc}; use an rrule") from None

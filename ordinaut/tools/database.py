@@ -16,6 +16,7 @@ time.  Async tools block the loop that they share while a statement of theirs ru
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,7 @@ from psycopg.pq import TransactionStatus
 
 import ordinaut.errors  # noqa: F401  psycopg raises LeaseLost once it is declared
 from ordinaut import calls, db, wire
+from ordinaut.tools import steps
 from ordinaut.tools.errors import ToolFailed
 
 
@@ -83,6 +85,7 @@ class Transaction:
     def __init__(self, home: Database, conn: psycopg.Connection[Any], unit: wire.Unit) -> None:
         self._home = home
         self._ids = UUID(bytes=unit[wire.LEASE]), UUID(bytes=unit[wire.WORK])
+        self._unit = unit
         self.connection = conn
         # While it lasts, psycopg refuses commit() and rollback() by the tool.
         self._block = conn.transaction()
@@ -96,10 +99,11 @@ class Transaction:
             self.rollback(exc)
             raise
 
-    def commit(self, output: Any) -> None:
-        """Complete the unit with `output` and commit.
+    def commit(self, output: bytes | None) -> None:
+        """Complete the unit with `output`, which is JSON, and commit.
 
         Raises:
+            StepValidationError: the output is not what the step promises; nothing is committed.
             LeaseLost: nothing is committed.
             psycopg.OperationalError: the connection broke; whether it is committed, settling the
                 unit once more will tell.
@@ -107,8 +111,11 @@ class Transaction:
         try:
             if self.connection.info.transaction_status == TransactionStatus.IDLE:
                 raise ToolFailed("a statement of the tool ended its transaction", "E2002")
+            steps.check_output(self._unit, output)
             self._set("role", "none")
-            calls.complete_work(self.connection, *self._ids, output)
+            calls.complete_work(
+                self.connection, *self._ids, None if output is None else json.loads(output)
+            )
         except BaseException as exc:
             self.rollback(exc)
             raise

@@ -1,7 +1,7 @@
 """
 What went wrong, in the words that retries are decided by: a category, a code, worth another try?
 
-    network           E1001 connection failed  E1003 unreachable                     retryable
+    network           E1001 connection failed  E1002 timeout  E1003 unreachable      retryable
     validation        E2001 invalid structure  E2002 invalid input  E2003 missing    not
     resource          E3001 memory  E3002 disk  E3004 too many connections           retryable
     external_service  E4004 the tool failed                                          retryable
@@ -65,6 +65,22 @@ _ERRNOS = {
     errno.EHOSTUNREACH: "E1003",
     errno.ENETUNREACH: "E1003",
 }
+
+
+class Verdict(Exception):
+    """How a unit ends that neither succeeds nor fails: `skipped`, or `waiting` for something.
+
+    Attributes:
+        output, error: JSON, for the database.
+    """
+
+    def __init__(
+        self, outcome: str, *, output: bytes | None = None, error: bytes | None = None
+    ) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+        self.output = output
+        self.error = error
 
 
 class Fault(NamedTuple):

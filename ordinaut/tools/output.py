@@ -40,7 +40,7 @@ def dump(value: Any, limit: int = LIMIT) -> bytes:
     """
     try:
         text = _encode(value)
-        if "\\u0000" in text or _secrets or (_brackets(text) > _DEPTH and _deep(value)):
+        if "\\u0000" in text or _secrets or (_brackets(text) > _DEPTH and deep(value)):
             text = _encode(_clean(value, 0))
         data = text.encode()
     except (ValueError, RecursionError) as exc:  # NaN, a surrogate, a huge integer, depth
@@ -138,9 +138,10 @@ def _brackets(text: str) -> int:
     return text.count("[") + text.count("{")
 
 
-def _deep(value: Any) -> bool:
+def deep(value: Any, limit: int = _DEPTH) -> bool:
+    """Say whether lists and objects are nested more than `limit` levels deep in `value`."""
     level: Iterable[Any] = [value]
-    for _ in range(_DEPTH):
+    for _ in range(limit):
         level = [
             child
             for node in level

@@ -73,7 +73,7 @@ class PythonTool:
         if context is None or context.transaction is None:
             return data
         transaction, context.transaction = context.transaction, None
-        transaction.commit(data and json.loads(data))
+        transaction.commit(data)
         return SETTLED
 
 

@@ -76,7 +76,11 @@ def tool(name: Any = None) -> Any:
 SETTLED = b""  # the tool's own transaction has completed the unit
 DEFERRED = b"..."  # it has only begun: the event loop will report it
 
-BUILTIN = frozenset({"echo", "fail", "http", "mcp", "python", "shell", "sql"})
+BUILTIN = frozenset({
+    "echo", "fail", "http", "mcp", "python", "shell", "sql",
+    "approval", "sleep", "task", "wait_for_event",  # steps that wait
+    "pipeline",  # what a run of steps is called
+})  # fmt: skip
 
 
 class Host(Protocol):

@@ -174,8 +174,9 @@ def _plain_types(schema: Schema) -> Any:
 
 def _validator(schema: Schema) -> Any:
     from jsonschema import Draft202012Validator
+    from referencing import Registry
 
-    return Draft202012Validator(schema)
+    return Draft202012Validator(schema, registry=Registry())  # one that fetches nothing
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

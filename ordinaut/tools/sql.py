@@ -42,7 +42,7 @@ def make(host: Host, config: dict[str, Any]) -> Callable[[wire.Unit], bytes]:
         except BaseException as exc:
             transaction.rollback(exc)
             raise
-        transaction.commit(json.loads(result))
+        transaction.commit(result)
         return SETTLED
 
     return sql

@@ -16,7 +16,9 @@ import pytest
 from tests.places import places, run
 
 COMPLETE = "select * from ordinaut.complete_work(%s, %s)"
-WHOLE = "select * from ordinaut._settle(%s, %s, %s, %s, %s, %s, ordinaut.now())"
+WHOLE = (
+    "select kind, lease_id, work_id from ordinaut._settle(%s, %s, %s, %s, %s, %s, ordinaut.now())"
+)
 
 
 @pytest.fixture

@@ -39,8 +39,8 @@ select test.eq(test.changes(f, t), f = t or exists (
     select from ordinaut.legal_transition as l where l.machine = 'task' and l.from_state = f and l.to_state = t), f || ' to ' || t)
 from unnest(array['active', 'paused', 'completed', 'cancelled', 'invalid']) as f,
   unnest(array['active', 'paused', 'completed', 'cancelled', 'invalid']) as t;
-select test.eq(count(*), 0::bigint, 'nothing leaves a state that ends a run') from ordinaut.legal_transition as l
-where l.machine = 'run' and l.from_state in ('success', 'failed', 'cancelled', 'timed_out', 'abandoned');
+select test.eq(count(*), 0::bigint, 'nothing leaves a state that ends a run, but a retry of its steps') from ordinaut.legal_transition as l
+where l.machine = 'run' and l.from_state in ('success', 'failed', 'cancelled', 'timed_out', 'abandoned') and l.verb <> 'retry_run';
 select test.eq(count(*), 0::bigint, 'or a cancelled task') from ordinaut.legal_transition as l
 where l.machine = 'task' and l.from_state = 'cancelled';
 

@@ -117,6 +117,7 @@ def unit_of(
     failures: int = 0,
     timeout: float = 0,
     scheduled_for: int | None = None,
+    step: str | None = None,
 ) -> wire.Unit:
     """A unit as the parent would send it."""
     work = (work_id or uuid4()).bytes
@@ -131,7 +132,7 @@ def unit_of(
         failures,
         3,
         int(timeout * 1e6),
-        None,
+        step and step.encode(),
         scheduled_for,
     )
 

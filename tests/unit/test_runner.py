@@ -18,17 +18,19 @@ from ordinaut import wire
 from tests.unit.child import HANDS, Child, unit_of
 from tests.unit.child import child as child
 
+ALWAYS = ["echo", "fail", "sleep", "wait_for_event", "approval", "task"]
+
 
 def test_it_declares_what_it_can_do(child: Callable[..., Child]) -> None:
     plain = child(ready=False, tools={"python": False})
     full = child(ready=False, tools={"sql": {}, "shell": {"allow": ["/bin/true"]}})
     strict = child(ready=False, tools={"python": {"modules": [HANDS], "strict": True}})
 
-    assert plain.ready() == ["echo", "fail"]
+    assert plain.ready() == ALWAYS
     assert sorted(full.ready()) == sorted(
-        ["echo", "fail", "greet", "math.add", "python:*", "sql", "shell"]
+        [*ALWAYS, "greet", "math.add", "python:*", "sql", "shell"]
     )
-    assert strict.ready() == ["echo", "fail", "greet", "math.add", f"python:{HANDS}.*"]
+    assert strict.ready() == [*ALWAYS, "greet", "math.add", f"python:{HANDS}.*"]
 
 
 @pytest.mark.parametrize(
