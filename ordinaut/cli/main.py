@@ -22,6 +22,7 @@ from ordinaut.cli import (
     base,
     calendar,
     calendars,
+    define,
     forecast,
     imports,
     ops,
@@ -92,7 +93,7 @@ app.add_typer(ops.queue, name="queue")
 app.add_typer(imports.app, name="import")
 for group in (service, run, ops, forecast):
     group.commands(app)
-for looking in (calendar, backfill, simulate, plan):
+for looking in (define, calendar, backfill, simulate, plan):
     looking.commands(task.app)
 
 
