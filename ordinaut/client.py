@@ -112,7 +112,8 @@ class Ordinaut:
         return calls.enqueue(
             self._on(connection), tool, payload if params is None else params, pipeline=pipeline,
             queue=queue, priority=priority, run_at=run_at, delay=delay, key=key,
-            key_limit=key_limit, if_busy=if_busy, idempotency_key=idempotency_key, idempotent_for=idempotent_for,
+            key_limit=key_limit, if_busy=if_busy, idempotency_key=idempotency_key,
+            idempotent_for=idempotent_for,
             max_attempts=max_attempts, retry=retry, timeout=timeout, run_id=run_id,
         )  # fmt: skip
 
