@@ -76,6 +76,34 @@ create table ordinaut.backfill (
 CREATE INDEX backfill_pending_idx ON ordinaut.backfill USING btree (backfill_id) WHERE (state = 'pending'::text);
 CREATE INDEX backfill_task_idx ON ordinaut.backfill USING btree (task_id, backfill_id);
 
+create table ordinaut.breaker (
+  name          text not null,
+  threshold     integer not null,
+  time_window   interval not null,
+  recovery      interval not null,
+  categories    text[] not null,
+  state         text not null,
+  failures      integer not null,
+  counted_from  timestamp with time zone,
+  changed_at    timestamp with time zone not null,
+  changed_by    text,
+  note          text,
+  probe_at      timestamp with time zone,
+  probe_id      uuid,
+  constraint breaker_pk PRIMARY KEY (name),
+  constraint breaker_state_known CHECK ((state = ANY (ARRAY['closed'::text, 'open'::text, 'half_open'::text])))
+)
+with (fillfactor=50);
+
+create table ordinaut.breaker_tool (
+  tool  text not null,
+  name  text not null,
+  constraint breaker_tool_pk PRIMARY KEY (tool),
+  constraint breaker_tool_breaker_fk FOREIGN KEY (name) REFERENCES ordinaut.breaker(name) ON DELETE CASCADE
+);
+
+CREATE INDEX breaker_tool_name_idx ON ordinaut.breaker_tool USING btree (name);
+
 create table ordinaut.calendar (
   namespace   text not null,
   name        text not null,
@@ -229,6 +257,7 @@ create table ordinaut.parked (
 )
 with (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=5000, autovacuum_vacuum_cost_delay=0);
 
+CREATE INDEX parked_breaker_idx ON ordinaut.parked USING btree (tool, priority, run_at) WHERE (reason = 'breaker'::text);
 CREATE INDEX parked_deadline_idx ON ordinaut.parked USING btree (run_at) WHERE ((reason = ANY (ARRAY['event'::text, 'approval'::text])) AND (payload ? 'deadline'::text));
 CREATE INDEX parked_event_idx ON ordinaut.parked USING btree (((payload ->> 'topic'::text)), ((payload ->> 'key'::text))) WHERE (reason = 'event'::text);
 CREATE INDEX parked_key_idx ON ordinaut.parked USING btree (key, priority, run_at, work_id) WHERE (reason = 'key'::text);
@@ -291,6 +320,16 @@ create table ordinaut.queue (
   constraint queue_pk PRIMARY KEY (queue)
 )
 with (fillfactor=50);
+
+create table ordinaut.retry_policy (
+  category      text not null,
+  max_attempts  smallint not null,
+  retry         jsonb not null,
+  set_by        text not null,
+  set_at        timestamp with time zone not null,
+  constraint retry_policy_pk PRIMARY KEY (category),
+  constraint retry_policy_max_attempts_range CHECK (((max_attempts >= 1) AND (max_attempts <= 100)))
+);
 
 create table ordinaut.run_log (
   log_id     uuid not null,

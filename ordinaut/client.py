@@ -16,7 +16,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from ordinaut import calls, db, planner, simulation, whatif
-from ordinaut.calls import Backfill, Enqueued, Json, Run
+from ordinaut.calls import Approval, Backfill, Emitted, Enqueued, Json, Run
 from ordinaut.errors import RunCancelled, RunFailed, RunTimedOut, WaitTimeout
 from ordinaut.pipeline import check, check_items
 from ordinaut.recurrence import Calendar
@@ -204,6 +204,64 @@ class Ordinaut:
             NotFound, WrongState: no such task, or it is not active.
         """
         return calls.run_now(self._on(connection), task, payload, idempotency_key)
+
+    def emit_event(
+        self,
+        topic: str,
+        payload: Json = None,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        connection: db.Connection | None = None,
+    ) -> Emitted:
+        """Say that something happened; see `ordinaut.calls.emit_event`.
+
+        Args:
+            connection: emit in this connection's transaction: on a rollback it never happened.
+        """
+        return calls.emit_event(
+            self._on(connection), topic, payload, key=key, idempotency_key=idempotency_key
+        )
+
+    def approvals(
+        self,
+        state: str | None = "open",
+        *,
+        run_id: UUID | str | None = None,
+        connection: db.Connection | None = None,
+    ) -> list[Approval]:
+        """Return what people are asked, oldest first; see `ordinaut.calls.list_approvals`."""
+        return calls.list_approvals(self._on(connection), state, run_id=run_id)
+
+    def respond(
+        self,
+        id: UUID | str,
+        response: Json,
+        note: str | None = None,
+        *,
+        connection: db.Connection | None = None,
+    ) -> UUID:
+        """Answer what a step asks (`id`: of the approval, or of the step); the step goes on.
+
+        The first answer stands.
+
+        Raises:
+            NotFound: there is no such approval.
+            WrongState: it was decided before, has expired, or nothing waits for it any more.
+            psycopg.errors.InsufficientPrivilege: others are asked.
+            psycopg.errors.InvalidParameterValue: the response breaks its schema; it stays open.
+        """
+        return calls.respond(self._on(connection), id, response, note)
+
+    def cancel_approval(
+        self,
+        id: UUID | str,
+        note: str | None = None,
+        *,
+        connection: db.Connection | None = None,
+    ) -> UUID:
+        """Withdraw what a step asks: the step fails.  Raises as `respond`."""
+        return calls.cancel_approval(self._on(connection), id, note)
 
     def backfill(
         self,

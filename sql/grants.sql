@@ -58,6 +58,7 @@ begin
         ('calculate_dependency_levels', '{viewer,producer,admin}'),
         ('get_step_transitive_dependencies', '{viewer,producer,admin}'),
         ('step_history', '{viewer,producer,admin}'),
+        ('find_step', '{viewer,producer,admin}'),
         ('preview', '{viewer,producer,admin}'),
         ('forecast', '{viewer,producer,admin}'),
         ('list_backfills', '{viewer,producer,admin}'),
@@ -66,10 +67,21 @@ begin
         ('respond', '{producer,admin}'),
         ('cancel_approval', '{producer,admin}'),
         ('emit_event', '{producer,worker,admin}'),
+        ('classify_error', '{viewer,producer,worker,admin}'),
+        ('calculate_backoff_delay', '{viewer,producer,worker,admin}'),
+        ('advise_retry', '{viewer,producer,worker,admin}'),
+        ('list_retry_policies', '{viewer,producer,admin}'),
+        ('list_breakers', '{viewer,producer,admin}'),
+        ('breaker_allows', '{viewer,producer,worker,admin}'),
+        ('get_stuck_runs', '{viewer,producer,admin}'),
+        ('get_error_statistics', '{viewer,producer,admin}'),
+        ('get_execution_statistics', '{viewer,producer,admin}'),
+        ('get_failed_runs_for_recovery', '{viewer,producer,admin}'),
         ('enqueue', '{producer,admin}'),
         ('enqueue_many', '{producer,admin}'),
         ('run_now', '{producer,admin}'),
         ('cancel_run', '{producer,admin}'),
+        ('cancel_runs', '{producer,admin}'),
         ('register_worker', '{worker,admin}'),
         ('deregister_worker', '{worker,admin}'),
         ('lease_work', '{worker,admin}'),
@@ -117,6 +129,15 @@ begin
         ('complete_step', '{admin}'),
         ('reset_step', '{admin}'),
         ('skip_step', '{admin}'),
+        ('retry_runs', '{admin}'),
+        ('recover_run', '{admin}'),
+        ('timeout_stuck', '{admin}'),
+        ('set_retry_policy', '{admin}'),
+        ('set_breaker', '{admin}'),
+        ('drop_breaker', '{admin}'),
+        ('open_breaker', '{admin}'),
+        ('close_breaker', '{admin}'),
+        ('reset_breaker', '{admin}'),
         ('pause_queue', '{admin}'),
         ('resume_queue', '{admin}'),
         ('set_queue', '{admin}'),
@@ -136,6 +157,7 @@ begin
     execute format(
       'grant select on ordinaut.run, ordinaut.work, ordinaut.task_status, ordinaut.queue_depth,'
       ' ordinaut.worker_status, ordinaut.late, ordinaut.failing, ordinaut.error_code,'
+      ' ordinaut.error_category, ordinaut.error_class, ordinaut.breaker_status,'
       ' ordinaut.legal_transition, ordinaut.step_status, ordinaut.step_edge to %I', v_role);
   end loop;
 end

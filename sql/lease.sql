@@ -38,6 +38,9 @@ declare
   v_keyed boolean;
   v_starting boolean;
   v_steps boolean;
+  v_started ordinaut.work_item[];
+  v_next ordinaut.work_item[] := p_next;
+  v_guarded boolean := exists (select from ordinaut.breaker as b where b.state <> 'closed');
 begin
   select q.paused_at, q.max_running into v_paused_at, v_max_running
   from ordinaut.queue as q
@@ -56,6 +59,9 @@ begin
     v_limit := least(v_limit, 10);
   end if;
 
+  if v_guarded and v_next <> '{}' then
+    v_next := ordinaut._pass_breakers(v_next, '{}', p_now);
+  end if;
   -- Again, while all that was taken had to be parked: an empty answer sends a worker to sleep.
   for v_round in 1..20 loop
     exit when v_limit < 1;
@@ -99,11 +105,14 @@ begin
     from taken as t;
 
     exit when v_work is null;
-    if v_suspect and cardinality(v_work) + cardinality(p_next) > 1 then
-      v_work := ordinaut._isolate_suspect(v_work, p_next = '{}');
+    if v_suspect and cardinality(v_work) + cardinality(v_next) > 1 then
+      v_work := ordinaut._isolate_suspect(v_work, v_next = '{}');
     end if;
     if exists (select from ordinaut.cancel_request) then
       v_work := ordinaut._drop_cancelled(v_work);
+    end if;
+    if v_guarded then
+      v_work := ordinaut._pass_breakers(v_work, v_next, p_now);
     end if;
     if v_keyed then
       v_work := ordinaut._take_keys(v_work);
@@ -112,16 +121,20 @@ begin
       v_work := ordinaut._begin_steps(v_work, p_now);
     end if;
     if v_starting then
+      v_started := ordinaut._start_runs(array(
+        select w from unnest(v_work) as w where w.pipeline_id is not null and w.step is null),
+        p_queue, p_now);
       v_work := array(
-          select w from unnest(v_work) as w where w.pipeline_id is null or w.step is not null)
-        || ordinaut._start_runs(array(
-          select w from unnest(v_work) as w where w.pipeline_id is not null and w.step is null),
-          p_queue, p_now);
+        select w from unnest(v_work) as w where w.pipeline_id is null or w.step is not null);
+      if v_guarded then
+        v_started := ordinaut._pass_breakers(v_started, v_next || v_work, p_now);
+      end if;
+      v_work := v_work || v_started;
     end if;
     exit when cardinality(v_work) > 0;
   end loop;
 
-  v_work := p_next || v_work;
+  v_work := v_next || v_work;
   if v_work = '{}' then
     return null;
   end if;

@@ -12,6 +12,10 @@
 \ir enqueue.sql
 \ir queue.sql
 \ir step.sql
+\ir classify.sql
+\ir retry.sql
+\ir breaker.sql
+\ir breaker_calls.sql
 \ir lease.sql
 \ir settle.sql
 \ir step_settle.sql
@@ -24,6 +28,8 @@
 \ir schedule.sql
 \ir observe.sql
 \ir run.sql
+\ir stuck.sql
+\ir error_stats.sql
 \ir readiness.sql
 \ir step_history.sql
 \ir step_verbs.sql
@@ -47,6 +53,7 @@
 \ir backfill.sql
 \ir backfill_calls.sql
 \ir preview.sql
+\ir why_run.sql
 \ir why.sql
 \ir retention.sql
 \ir grants.sql

@@ -157,6 +157,8 @@ begin
   -- Repairs, each of something that normally needs none.
   perform ordinaut._unpark_tools();
   perform ordinaut._sweep_holds();
+  perform ordinaut._sweep_breakers(v_now);
+  perform ordinaut._sweep_deadlines(v_now);
   perform ordinaut._age_queues(p_limit);
   perform ordinaut._sweep_waits(least(p_limit, 1000));
   delete from ordinaut.cancel_request as c

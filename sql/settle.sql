@@ -15,27 +15,6 @@
  *   skipped, waiting     -> a step's own: step_settle.sql
  */
 
-create or replace function ordinaut._backoff(p_retry jsonb, p_failures integer)
-returns interval
-language sql
-volatile
-as $fn$
-  select least(
-    coalesce((p_retry ->> 'cap')::interval, '60 s'),
-    coalesce((p_retry ->> 'base')::interval, '1 s')
-    * case coalesce(p_retry ->> 'strategy', 'exponential')
-      when 'fixed' then 1
-      when 'linear' then p_failures
-      -- 2^40 s is 35 000 years: the cap has long decided.
-      else least(coalesce((p_retry ->> 'factor')::float8, 2) ^ least(p_failures - 1, 40), 1e9)
-    end
-  ) * (1 - coalesce((p_retry ->> 'jitter')::float8, 0.1) * random());
-$fn$;
-
-comment on function ordinaut._backoff(jsonb, integer) is
-  'How long to wait after the n-th failure: min(cap, base x factor^(n-1)), less up to jitter of '
-  'it. Defaults: 1 s, cap 60 s, factor 2, jitter 0.1.';
-
 create or replace function ordinaut._retry_after(p_error jsonb)
 returns interval
 language sql
@@ -256,6 +235,11 @@ begin
       order by w.key
     ) as s;
   end if;
+  if exists (
+    select from ordinaut.breaker as b where b.failures > 0 or b.state = 'half_open'
+  ) then
+    perform ordinaut._breakers_recover(v_work, p_work_ids, p_outcomes, p_now);
+  end if;
   if exists (select from ordinaut.cancel_request) then
     delete from ordinaut.cancel_request as c
     using unnest(p_work_ids, p_outcomes) as u (id, outcome), unnest(v_work) as w
@@ -316,7 +300,7 @@ declare
     select from ordinaut.cancel_request as c where c.run_id = p_item.run_id
   );
   v_after interval;
-  v_retryable boolean;
+  v_retry record;
   v_result text;
 begin
   if p_outcome not in (
@@ -335,6 +319,9 @@ begin
       'truncated', true));
   end if;
   v_after := ordinaut._retry_after(v_error);
+  if exists (select from ordinaut.breaker) then
+    perform ordinaut._breaker_heard(p_item, p_outcome, v_error, p_now);
+  end if;
   if p_item.step is not null then
     return ordinaut._settle_step(
       p_lease, p_item, p_outcome, v_error, v_cancel, p_started_at, p_now);
@@ -349,16 +336,16 @@ begin
   case p_outcome
     when 'failed', 'timed_out' then
       v_item.failures := v_item.failures + 1;
-      v_retryable := coalesce((v_error ->> 'retryable')::boolean, true);
-      if v_retryable and v_item.failures < v_item.max_attempts then
-        v_item.run_at := p_now
-          + coalesce(v_after, ordinaut._backoff(v_item.retry, v_item.failures));
+      select d.* into v_retry
+      from ordinaut._retry_decision(v_item, v_error, v_item.failures) as d;
+      if v_retry.is_retryable and v_item.failures < v_retry.max_attempts then
+        v_item.run_at := p_now + v_retry.after;
         v_result := 'retry';
       else
-        if v_retryable then
+        if v_retry.is_retryable then
           v_error := v_error || jsonb_build_object('message', format(
             'Max retries exhausted (%s of %s): %s',
-            v_item.failures, v_item.max_attempts, v_error ->> 'message'));
+            v_item.failures, v_retry.max_attempts, v_error ->> 'message'));
         end if;
         v_result := p_outcome;
       end if;

@@ -49,7 +49,8 @@ begin
       array_fill(p_error::text, array[cardinality(v_ids)]),
       array_fill(null::bigint, array[cardinality(v_ids)]), v_now) as s
   loop
-    if v_fact.kind = 'lost' then
+    -- Nor may a tool commit with a unit that was taken out of a lease that still stands.
+    if v_fact.kind = 'lost' or not ordinaut._settled_before(p_lease_id, v_fact.work_id) then
       raise exception using
         errcode = 'OR001',
         message = format('lease %s no longer holds %s', p_lease_id,

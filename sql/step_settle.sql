@@ -211,7 +211,7 @@ as $fn$
 declare
   v_item ordinaut.work_item := p_item;
   v_error jsonb := p_error;
-  v_retryable boolean := coalesce((p_error ->> 'retryable')::boolean, true);
+  v_retry record;
   v_again boolean;
   v_asked interval := ordinaut._retry_after(p_error);
 begin
@@ -222,13 +222,14 @@ begin
     v_item.run_at := p_now;
   else
     v_item.failures := v_item.failures + 1;
-    v_again := v_retryable and v_item.failures < v_item.max_attempts;
-    v_item.run_at := p_now
-      + coalesce(v_asked, ordinaut._backoff(v_item.retry, v_item.failures));
-    if v_retryable and not v_again then
+    select d.* into v_retry
+    from ordinaut._retry_decision(v_item, v_error, v_item.failures) as d;
+    v_again := v_retry.is_retryable and v_item.failures < v_retry.max_attempts;
+    v_item.run_at := p_now + v_retry.after;
+    if v_retry.is_retryable and not v_again then
       v_error := v_error || jsonb_build_object('message', format(
         'Max retries exhausted (%s of %s): %s',
-        v_item.failures, v_item.max_attempts, v_error ->> 'message'));
+        v_item.failures, v_retry.max_attempts, v_error ->> 'message'));
     end if;
   end if;
   -- A run that is failing or withdrawn does nothing again, but roll back.

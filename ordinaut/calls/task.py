@@ -104,11 +104,12 @@ def create_task(
 
     Args:
         pipeline: in place of a tool, the steps that its runs take; payload has their params.
-        schedule_kind: once, interval, cron, rrule, union, condition or manual (the default).
+        schedule_kind: once, interval, cron, rrule, union, condition, event or manual (the
+            default).
         schedule_expr: for once an ISO timestamp, for interval '5 min', '15 min phase 2 min' or
-            '10 min after end', for condition 'every 30 s: select …', for cron five fields, or six
-            with seconds first, for rrule what RFC 5545 calls one, for union a JSON array of them:
-            [{"kind": "cron", "expr": "@daily"}, …].
+            '10 min after end', for condition 'every 30 s: select …', for event the topic (a.b,
+            a.* or *), for cron five fields, or six with seconds first, for rrule what RFC 5545
+            calls one, for union a JSON array of them: [{"kind": "cron", "expr": "@daily"}, …].
         start_at: no occurrence before it; the anchor of an interval, the DTSTART of a rule.
         dst_gap, dst_overlap: shift or skip; first, second or both.  None: as the kind has it.
         exclude: calendars of the namespace (`set_calendar`): what falls into one does not fire.

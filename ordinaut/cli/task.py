@@ -78,6 +78,8 @@ def schedule(task: calls.Task) -> str:
         text = re.sub(r"^(?!.* after end$)", "every ", task.schedule_expr or "")
     elif task.schedule_kind == "union":
         text = "; ".join(f"{m['kind']} {m['expr']}" for m in json.loads(task.schedule_expr or "[]"))
+    elif task.schedule_kind == "event":
+        text = f"when event {task.schedule_expr} is emitted"
     elif task.schedule_kind == "condition":
         text = textwrap.shorten(text, 80, placeholder=" …")
     return f"{text}, not in {', '.join(task.exclude)}" if task.exclude else text
