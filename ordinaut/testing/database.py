@@ -31,7 +31,11 @@ select least(
   (select min(h.held_until) from ordinaut.hold as h where h.held_until > ordinaut.now()),
   (select min(p.run_at) from ordinaut.parked as p
     where p.reason in ('event', 'approval') and p.payload ? 'deadline'
-      and p.run_at > ordinaut.now())
+      and p.run_at > ordinaut.now()),
+  (select min(r.started_at + r.timeout) from ordinaut.task_run as r
+    where r.pipeline_id is not null and r.finished_at is null and r.error is null
+      and r.started_at + r.timeout > ordinaut.now()),
+  (select min(l.expires_at) from ordinaut.lease as l where l.expires_at > ordinaut.now())
 )
 """
 

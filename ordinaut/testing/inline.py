@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 
 from psycopg.rows import namedtuple_row
 
-from ordinaut import calls, planner, wire
+from ordinaut import calls, pipeline, planner, wire
 from ordinaut.backfill import Backfills
 from ordinaut.errors import LeaseLost, WorkerUnknown
 from ordinaut.runner import Runner
@@ -85,6 +85,7 @@ class SchedulerService(_Loop):
         backfills = Backfills()
         for _ in range(_TURNS):
             more, _earliest = planner.step(self._conn)
+            more |= pipeline.vet(self._conn)
             self._ask_conditions()
             done = calls.tick(self._conn)
             fired += done.fired
@@ -260,6 +261,7 @@ class WorkRunner(_Loop):
                 )
             self._db.travel(at)
             calls.tick(self._conn)
+            calls.reap(self._conn)
         raise AssertionError(f"run {run_id} never ends")
 
     def close(self) -> None:

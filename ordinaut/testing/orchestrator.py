@@ -20,7 +20,6 @@ from typing import Any
 
 from ordinaut import calls, manifest
 from ordinaut.apply import apply
-from ordinaut.calls.base import jsonb, scalar
 from ordinaut.errors import NotFound
 from ordinaut.testing import steps
 from ordinaut.testing.database import Database, Pool, dsn_of
@@ -108,10 +107,9 @@ class TestOrchestrator:
         Args:
             arguments: further ones of `ordinaut.calls.create_task`.
         """
-        task_id = scalar(
-            self.db.conn, "create_task", name=name, namespace=namespace,
-            pipeline=jsonb(list(pipeline)), **arguments,
-        )  # fmt: skip
+        task_id = calls.create_task(
+            self.db.conn, name, pipeline=list(pipeline), namespace=namespace, **arguments
+        )
         return self._run(Task(task_id, task_id, namespace, name), context)
 
     def create_task_from_template(

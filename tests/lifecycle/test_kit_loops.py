@@ -249,7 +249,7 @@ def test_a_database_as_shipped_has_no_clock_to_turn(prod_dsn: str) -> None:
 def test_the_scheduler_of_tests_does_all_that_a_scheduler_does() -> None:
     # But prune: a test that jumps a year ahead wants to see what it did.
     chores = [chore.name for chore in Scheduler(SchedulerConfig(""))._chores]
-    assert chores == ["plan", "conditions", "tick", "backfill", "reap", "prune"]
+    assert chores == ["plan", "pipelines", "conditions", "tick", "backfill", "reap", "prune"]
 
 
 def test_the_log_level_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

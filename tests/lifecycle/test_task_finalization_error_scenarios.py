@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 from ordinaut import calls
 from ordinaut.errors import IllegalTransition
 from ordinaut.testing import (
+    Clock,
     Database,
     Step,
     StepAssertions,
@@ -211,6 +212,44 @@ def test_a_cycle_is_refused_and_leaves_nothing(
 
     for table in ("task", "pipeline", "pipeline_step", "step", "task_run"):
         assert ordinaut_db.one(f"select count(*) from ordinaut.{table}") == 0
+
+
+def test_a_stuck_run_is_reported_then_ended_once(
+    kit: Kit, ordinaut_db: Database, ordinaut_clock: Clock
+) -> None:
+    """AC-84"""
+    task = kit.create_simple_task("test", "stuck")
+    ordinaut_db.one(
+        "select ordinaut._lease_step(%s, 'gone', '1 day')",
+        kit.get_first_step(task).workflow_step_uuid,
+    )
+    ordinaut_clock.advance("61 min")
+
+    def sweep(dry_run: bool) -> list[tuple[object, str]]:
+        rows = ordinaut_db.rows("select * from ordinaut.timeout_stuck('60 min', %s)", dry_run)
+        return [(row.run_id, row.outcome) for row in rows]
+
+    assert sweep(True) == [(task.task_uuid, "stuck")]
+    assert calls.get_run(ordinaut_db.conn, task.task_uuid).state == "running"
+    assert sweep(False) == [(task.task_uuid, "timed_out")]
+    assert calls.get_run(ordinaut_db.conn, task.task_uuid).state == "timed_out"
+    assert sweep(False) == []
+
+
+def test_a_run_of_steps_ends_at_its_timeout(
+    kit: Kit, ordinaut_db: Database, ordinaut_clock: Clock
+) -> None:
+    task = kit.create_task("test", "late", [{"id": "one", "uses": "echo"}], timeout="10 min")
+    ordinaut_db.one(
+        "select ordinaut._lease_step(%s, 'slow', '1 hour')",
+        kit.get_first_step(task).workflow_step_uuid,
+    )
+    begun = ordinaut_clock.now
+
+    at = ordinaut_clock.advance_to_next_event()
+
+    assert at is not None and (at - begun).total_seconds() == 600
+    assert calls.get_run(ordinaut_db.conn, task.task_uuid).state == "timed_out"
 
 
 def test_ids_of_runs_and_steps_sort_by_time(kit: Kit, ordinaut_db: Database) -> None:
