@@ -43,18 +43,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def ordinaut_server() -> Iterator[Server]:
     """The server of this pytest process."""
+    from contextlib import ExitStack
+
+    from ordinaut.errors import ConfigurationError
     from ordinaut.testing import postgres
     from ordinaut.testing.environment import as_test
 
-    try:
-        server = postgres.start()
-    except postgres.NoServer as none:
-        pytest.fail(str(none), pytrace=False)
-    try:
-        with as_test():
-            yield server
-    finally:
-        server.stop()
+    with ExitStack() as keep:
+        try:
+            keep.enter_context(as_test())
+            server = postgres.start()
+        except (ConfigurationError, postgres.NoServer) as no:
+            pytest.fail(" ".join([str(no), getattr(no, "hint", "")]), pytrace=False)
+        keep.callback(server.stop)
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ order by s.position
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a run, as it was when it was read; `refreshed` in `get_step`."""
+    """A step of a run, as it was when it was read; `get_step` reads it again."""
 
     workflow_step_uuid: UUID
     task_uuid: UUID

@@ -140,4 +140,5 @@ def test_production_is_refused(installed: Path, tmp_path: Path) -> None:
     said = run(installed, tmp_path / "prod", files, ORDINAUT_ENV="production")
 
     assert "ORDINAUT_ENV=production: the test kit moves state as no worker would" in said, said
-    assert "1 error" in said, said
+    assert "Set ORDINAUT_ENV=test, or leave it out." in said, said
+    assert "1 error" in said and "Traceback" not in said and "environment.py" not in said, said
