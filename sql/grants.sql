@@ -58,6 +58,7 @@ begin
         ('calculate_dependency_levels', '{viewer,producer,admin}'),
         ('get_step_transitive_dependencies', '{viewer,producer,admin}'),
         ('step_history', '{viewer,producer,admin}'),
+        ('find_step', '{viewer,producer,admin}'),
         ('preview', '{viewer,producer,admin}'),
         ('forecast', '{viewer,producer,admin}'),
         ('list_backfills', '{viewer,producer,admin}'),

@@ -53,6 +53,7 @@
 \ir backfill.sql
 \ir backfill_calls.sql
 \ir preview.sql
+\ir why_run.sql
 \ir why.sql
 \ir retention.sql
 \ir grants.sql
