@@ -29,11 +29,11 @@ from ordinaut.expression import BadTemplate, Expression, compiled, first_line
 from ordinaut.tools import output
 from ordinaut.tools.errors import ToolFailed
 
-ROOTS = ("params", "steps", "run", "now")
+ROOTS = ("params", "steps", "run", "now", "event")  # event: params.event, what started the run
 LIMIT = 1 << 20  # characters that the templates of one value come to
 DEPTH = 64
 
-_TRUSTED = frozenset({"params", "run", "now"})  # the rest was said by tools
+_TRUSTED = frozenset({"params", "run", "now", "event"})  # the rest was said by tools
 _CACHED = 2_000  # longer texts are split anew every time
 _SKIP = re.compile(
     r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `(?:[^`\\]|\\.)*` | [{}]""", re.DOTALL | re.VERBOSE
