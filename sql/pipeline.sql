@@ -445,13 +445,14 @@ begin
   where p.checked_at is null
   order by p.pipeline_id
   limit p_limit
-  for key share of p skip locked;
+  for update of p skip locked;
 end
 $fn$;
 
 comment on function ordinaut.unchecked_pipelines(integer) is
   'Pipelines whose templates no planner has read yet: it passes what it finds to '
-  'note_pipeline_check(). Errors: invalid_parameter_value.';
+  'note_pipeline_check(). Those that somebody refers to just now are left for the next call. '
+  'Errors: invalid_parameter_value.';
 
 create or replace function ordinaut.note_pipeline_check(p_pipeline_id uuid, p_problem text)
 returns boolean

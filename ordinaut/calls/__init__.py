@@ -70,6 +70,7 @@ from ordinaut.calls.ops import (
     worker_status,
 )
 from ordinaut.calls.pgcron import PgCron, PgCronJob, pg_cron
+from ordinaut.calls.pipeline import Unchecked, note_pipeline_check, unchecked_pipelines
 from ordinaut.calls.plan import (
     Unplanned,
     ZoneUse,
@@ -136,6 +137,7 @@ __all__ = [
     "Server",
     "Settled",
     "Task",
+    "Unchecked",
     "Unplanned",
     "UnplannedBackfill",
     "Unpolled",
@@ -175,6 +177,7 @@ __all__ = [
     "list_runs",
     "list_tasks",
     "log_work",
+    "note_pipeline_check",
     "outdate_plans",
     "pause_queue",
     "pause_task",
@@ -200,6 +203,7 @@ __all__ = [
     "snooze_task",
     "snooze_work",
     "tick",
+    "unchecked_pipelines",
     "unplanned_backfills",
     "unplanned_tasks",
     "unpolled_conditions",

@@ -22,6 +22,7 @@ from ordinaut.cli import (
     base,
     calendar,
     calendars,
+    define,
     forecast,
     imports,
     ops,
@@ -94,7 +95,7 @@ app.add_typer(imports.app, name="import")
 app.add_typer(wait.approval, name="approval")
 for group in (service, run, ops, forecast, wait):
     group.commands(app)
-for looking in (calendar, backfill, simulate, plan):
+for looking in (define, calendar, backfill, simulate, plan):
     looking.commands(task.app)
 
 
