@@ -151,15 +151,24 @@ comment on function ordinaut._pass_breakers(
   'due when one of them may try.';
 
 -- The breaker's row is held.  What comes back keeps its place in line, below the floors.
-create or replace function ordinaut._unpark_breaker(p_tools text[])
+create or replace function ordinaut._unpark_breaker(p_tools text[], p_probe_id uuid)
 returns void
 language plpgsql
 volatile
 as $fn$
 declare
+  v_item ordinaut.work_item;
   v_items ordinaut.work_item[];
   v_queue text;
 begin
+  -- The unit that was to try waits no longer, either.
+  delete from ordinaut.due_work as w
+  where w.work_id = p_probe_id and w.tool = any (p_tools) and w.run_at > ordinaut.now()
+  returning w.* into v_item;
+  if found then
+    v_item.run_at := ordinaut.now();
+    perform ordinaut._put_back(v_item, v_item.run_at);
+  end if;
   with gone as (
     delete from ordinaut.parked as p
     where p.ctid = any (array(
@@ -181,8 +190,8 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._unpark_breaker(text[]) is
-  'Make due what breakers hold back of these tools.';
+comment on function ordinaut._unpark_breaker(text[], uuid) is
+  'Make due what a breaker holds back of these tools, its probe included.';
 
 create or replace function ordinaut._breaker_tools(p_name text)
 returns text[]
@@ -262,7 +271,8 @@ begin
     state = 'closed', failures = 0, counted_from = null, changed_at = p_now, changed_by = p_by,
     note = p_note, probe_at = null, probe_id = null
   where b.name = p_breaker.name;
-  perform ordinaut._unpark_breaker(ordinaut._breaker_tools(p_breaker.name));
+  perform ordinaut._unpark_breaker(
+    ordinaut._breaker_tools(p_breaker.name), p_breaker.probe_id);
 end
 $fn$;
 
@@ -409,7 +419,7 @@ begin
     for no key update skip locked
   loop
     if v_breaker.state = 'closed' then
-      perform ordinaut._unpark_breaker(ordinaut._breaker_tools(v_breaker.name));
+      perform ordinaut._unpark_breaker(ordinaut._breaker_tools(v_breaker.name), null);
     -- Asked again, with the row held: by now another may try.
     elsif not ordinaut._holds_probe(v_breaker) then
       perform ordinaut._open_breaker(v_breaker, p_now, p_now);

@@ -184,7 +184,9 @@ begin
     returning t.tool
   )
   select array_agg(g.tool) into v_gone from gone as g;
-  perform ordinaut._unpark_breaker(v_gone);
+  perform ordinaut._unpark_breaker(v_gone, b.probe_id)
+  from ordinaut.breaker as b
+  where b.name = p_name;
 end
 $fn$;
 

@@ -88,6 +88,14 @@ select (test.child(:'run_id')).run_id as first_child, (test.step(:'run_id', 'sub
 select test.settle(:'first_child', 'no disk');
 select test.ok(h.held_until is not null, 'the key is free once the run has ended') from ordinaut.hold as h where h.key = 'child:' || :'step_id';
 
+select ordinaut.retry_failed_steps(:'run_id') from test.travel('1 s');
+select test.wait(:'run_id', 'sub', '{"kind": "task", "task": "ops/child"}');
+select test.ok((test.child(:'run_id')).run_id <> :'first_child', 'tried again, the step starts another run');
+select ordinaut._child_ended(:'first_child', :'step_id', ordinaut.now());
+select test.eq(test.state(:'run_id', 'sub'), 'in_progress', 'and the end of the first is not taken for its');
+select test.settle((test.child(:'run_id')).run_id);
+select test.eq(test.state(:'run_id', 'sub'), 'complete', 'but its own is');
+
 -- What cannot be run fails the step.
 select test.eq(test.error(r, 'sub'), e, e)
 from (values ('{"task": "ops/nobody"}', 'there is no task ''ops/nobody'''), ('{"task": null}', 'there is no task NULL')) as c (more, e) cross join lateral test.parent(c.more::jsonb) as r;
