@@ -14,6 +14,11 @@ create table ordinaut.pipeline (
 
 create index pipeline_unchecked_idx on ordinaut.pipeline (pipeline_id) where checked_at is null;
 
+-- Which tasks use a tool.
+create index pipeline_definition_idx
+  on ordinaut.pipeline using gin (definition jsonb_path_ops);
+create index task_pipeline_idx on ordinaut.task (pipeline_id) where pipeline_id is not null;
+
 -- The same, compiled: what a run copies its steps from.
 create table ordinaut.pipeline_step (
   pipeline_id        uuid       not null,

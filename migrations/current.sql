@@ -280,6 +280,7 @@ create table ordinaut.pipeline (
   constraint pipeline_pk PRIMARY KEY (pipeline_id)
 );
 
+CREATE INDEX pipeline_definition_idx ON ordinaut.pipeline USING gin (definition jsonb_path_ops);
 CREATE INDEX pipeline_unchecked_idx ON ordinaut.pipeline USING btree (pipeline_id) WHERE (checked_at IS NULL);
 
 create table ordinaut.pipeline_step (
@@ -455,6 +456,7 @@ with (fillfactor=80);
 
 CREATE INDEX task_event_idx ON ordinaut.task USING btree (schedule_expr) WHERE (schedule_kind = 'event'::text);
 CREATE INDEX task_exclude_idx ON ordinaut.task USING btree (namespace) WHERE (exclude IS NOT NULL);
+CREATE INDEX task_pipeline_idx ON ordinaut.task USING btree (pipeline_id) WHERE (pipeline_id IS NOT NULL);
 
 create table ordinaut.task_run (
   run_id           uuid not null,

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from psycopg import errors
 
-from ordinaut import calls, db, planner
+from ordinaut import calls, db, pipeline, planner
 from ordinaut.calls import Task
 from ordinaut.errors import OrdinautError, sentence
 from ordinaut.manifest import Definition
@@ -119,6 +119,11 @@ def _apply_one(conn: db.Connection, wanted: Definition, live: Task | None) -> Ch
         zone = arguments.get("timezone") or (live.timezone if live else "UTC")
         arguments[field] = instant(wanted, field, arguments[field], zone)
     _check_calendar(wanted, arguments, live)
+    try:
+        pipeline.check(arguments.get("pipeline"))
+    except pipeline.InvalidPipeline as exc:
+        problem = exc.problems[0]
+        raise wanted.error(problem, _field(wanted, problem)) from None
     if live is None:
         calls.create_task(conn, wanted.name, namespace=wanted.namespace, **arguments)
         return Change(name, "created", (), calls.get_task(conn, name))
@@ -145,6 +150,8 @@ def _check_calendar(wanted: Definition, arguments: dict[str, Any], live: Task | 
 
 def _field(definition: Definition, message: str) -> str | None:
     """The field that the database complains of: the one it names, or whose value it quotes."""
+    if step := pipeline.position(definition.arguments.get("pipeline"), message):
+        return f"step {step}"
     word = message.partition(" ")[0].removeprefix("data.").rstrip(":")
     if word in definition.lines:
         return word

@@ -16,8 +16,9 @@ from typing import Any, Self
 from uuid import UUID
 
 from ordinaut import calls, db, planner, simulation, whatif
-from ordinaut.calls import Backfill, Enqueued, Json, Run
+from ordinaut.calls import Approval, Backfill, Emitted, Enqueued, Json, Run
 from ordinaut.errors import RunCancelled, RunFailed, RunTimedOut, WaitTimeout
+from ordinaut.pipeline import check, check_items
 from ordinaut.recurrence import Calendar
 from ordinaut.simulation import Fate, Outage
 
@@ -78,9 +79,11 @@ class Ordinaut:
 
     def enqueue(
         self,
-        tool: str,
+        tool: str | None = None,
         payload: Json = None,
         *,
+        pipeline: list[Any] | None = None,
+        params: dict[str, Any] | None = None,
         queue: str | None = None,
         priority: int | None = None,
         run_at: datetime | None = None,
@@ -99,12 +102,18 @@ class Ordinaut:
         """Ask for one run; see `ordinaut.calls.enqueue` for the arguments.
 
         Args:
+            pipeline: in place of a tool, the steps of the run, and params what they may read.
             connection: enqueue in this connection's transaction.
+
+        Raises:
+            InvalidPipeline: templates, conditions or schemas are none, with the step and the field.
         """
+        check(pipeline)
         return calls.enqueue(
-            self._on(connection), tool, payload, queue=queue, priority=priority, run_at=run_at,
-            delay=delay, key=key, key_limit=key_limit, if_busy=if_busy,
-            idempotency_key=idempotency_key, idempotent_for=idempotent_for,
+            self._on(connection), tool, payload if params is None else params, pipeline=pipeline,
+            queue=queue, priority=priority, run_at=run_at, delay=delay, key=key,
+            key_limit=key_limit, if_busy=if_busy, idempotency_key=idempotency_key,
+            idempotent_for=idempotent_for,
             max_attempts=max_attempts, retry=retry, timeout=timeout, run_id=run_id,
         )  # fmt: skip
 
@@ -123,7 +132,11 @@ class Ordinaut:
         Args:
             items: each a mapping of `enqueue`'s arguments, as in {"payload": {"n": 1}}.
             connection: enqueue in this connection's transaction.
+
+        Raises:
+            InvalidPipeline: as of `enqueue`.
         """
+        check_items(items)
         return calls.enqueue_many(
             self._on(connection), items, tool=tool, queue=queue, priority=priority,
             max_attempts=max_attempts,
@@ -132,20 +145,30 @@ class Ordinaut:
     def create_task(
         self,
         name: str,
-        tool: str,
+        tool: str | None = None,
         payload: Json = None,
         *,
+        pipeline: list[Any] | None = None,
+        params: dict[str, Any] | None = None,
         connection: db.Connection | None = None,
         **arguments: Any,
     ) -> UUID:
         """Create a task and return its id; `arguments` are those of `calls.create_task`.
 
+        Args:
+            pipeline: in place of a tool, the steps of its runs, and params what they may read.
+
         Raises:
             Conflict: the namespace has a task of this name.
             InvalidSchedule: a cron expression or rule that is none, with the field and the reason.
+            InvalidPipeline: as of `enqueue`.
         """
         planner.check(arguments)
-        return calls.create_task(self._on(connection), name, tool, payload, **arguments)
+        check(pipeline)
+        return calls.create_task(
+            self._on(connection), name, tool, payload if params is None else params,
+            pipeline=pipeline, **arguments,
+        )  # fmt: skip
 
     def set_calendar(
         self,
@@ -181,6 +204,64 @@ class Ordinaut:
             NotFound, WrongState: no such task, or it is not active.
         """
         return calls.run_now(self._on(connection), task, payload, idempotency_key)
+
+    def emit_event(
+        self,
+        topic: str,
+        payload: Json = None,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        connection: db.Connection | None = None,
+    ) -> Emitted:
+        """Say that something happened; see `ordinaut.calls.emit_event`.
+
+        Args:
+            connection: emit in this connection's transaction: on a rollback it never happened.
+        """
+        return calls.emit_event(
+            self._on(connection), topic, payload, key=key, idempotency_key=idempotency_key
+        )
+
+    def approvals(
+        self,
+        state: str | None = "open",
+        *,
+        run_id: UUID | str | None = None,
+        connection: db.Connection | None = None,
+    ) -> list[Approval]:
+        """Return what people are asked, oldest first; see `ordinaut.calls.list_approvals`."""
+        return calls.list_approvals(self._on(connection), state, run_id=run_id)
+
+    def respond(
+        self,
+        id: UUID | str,
+        response: Json,
+        note: str | None = None,
+        *,
+        connection: db.Connection | None = None,
+    ) -> UUID:
+        """Answer what a step asks (`id`: of the approval, or of the step); the step goes on.
+
+        The first answer stands.
+
+        Raises:
+            NotFound: there is no such approval.
+            WrongState: it was decided before, has expired, or nothing waits for it any more.
+            psycopg.errors.InsufficientPrivilege: others are asked.
+            psycopg.errors.InvalidParameterValue: the response breaks its schema; it stays open.
+        """
+        return calls.respond(self._on(connection), id, response, note)
+
+    def cancel_approval(
+        self,
+        id: UUID | str,
+        note: str | None = None,
+        *,
+        connection: db.Connection | None = None,
+    ) -> UUID:
+        """Withdraw what a step asks: the step fails.  Raises as `respond`."""
+        return calls.cancel_approval(self._on(connection), id, note)
 
     def backfill(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -124,6 +125,22 @@ def load(text: str, file: str) -> Document:
     if is_json:
         doc.value = value  # the lines are YAML's, the values JSON's: \ud83d\ude00 is one character
     return doc
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        ManifestError: naming the file.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ManifestError(f"{path}: larger than {MAX_BYTES} bytes")
+        return path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ManifestError(f"{path}: {exc.strerror}") from None
+    except UnicodeDecodeError as exc:
+        raise ManifestError(f"{path}: not UTF-8 at byte {exc.start}") from None
 
 
 def _bounded(text: str, file: str) -> None:

@@ -96,7 +96,8 @@ def forecast(
         instants = shared.get(key := _key(task))
         if instants is None:
             try:
-                schedule = None if task.schedule_kind == "condition" else of_fields(task, named)
+                told = task.schedule_kind in ("condition", "event")
+                schedule = None if told else of_fields(task, named)
             except InvalidSchedule:
                 schedule = None
             if schedule is None or isinstance(schedule, AfterEnd):

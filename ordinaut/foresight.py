@@ -145,7 +145,7 @@ def _firings(
     """When a task fires after now, and up to when that is known; None: of this task it is not."""
     if task.status != "active":
         return [], until
-    if task.schedule_kind in ("manual", "condition"):
+    if task.schedule_kind in ("manual", "condition", "event"):
         return [], None
     found: list[datetime] = []
     try:

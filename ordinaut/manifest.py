@@ -13,6 +13,11 @@ Manifests: task definitions in YAML or JSON files, checked, and applied as one t
         uses: python:reports.build
         schedule: [{cron: 0 9 * * MON-FRI}, {every: 4 h}]   # a union
         exclude: [holidays]
+      - name: nightly
+        params: {table: sales}
+        pipeline:                                          # steps, instead of one tool
+          - {id: fetch, uses: http, with: {url: "https://x/${params.table}"}, save_as: rows}
+          - {id: load, uses: python:db.load, with: {rows: "${steps.rows}"}, retry_count: 5}
     calendars:
       - name: holidays
         timezone: Europe/Berlin
@@ -35,14 +40,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ordinaut import pipeline
 from ordinaut.document import (
-    MAX_BYTES,
     Document,
     Key,
     ManifestError,
     interval,
     load,
     mapping,
+    read_text,
     typed,
 )
 
@@ -83,6 +89,8 @@ class Definition:
         """Return an error that points at this task, or at one field of it."""
         line = self.lines.get(field or "", self.line)
         said = {"schedule_expr": "schedule", "schedule_kind": "schedule"}.get(field or "", field)
+        if said and message.startswith("step "):
+            said = None  # the message names it
         where = f"{self.what} {self.name}" + (f", {said}" if said else "")
         return ManifestError(f"{self.file}:{line}: {where}: {message}", hint)
 
@@ -93,15 +101,7 @@ def read(path: Path) -> list[Definition]:
     Raises:
         ManifestError: naming file, line and field.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ManifestError(f"{path}: larger than {MAX_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise ManifestError(f"{path}: {exc.strerror}") from None
-    except UnicodeDecodeError as exc:
-        raise ManifestError(f"{path}: not UTF-8 at byte {exc.start}") from None
-    return parse(text, str(path))
+    return parse(read_text(path), str(path))
 
 
 def parse(text: str, file: str) -> list[Definition]:
@@ -137,7 +137,7 @@ _INSTANT = ("start_at", "end_at")
 _OF_SCHEDULE = ("timezone", "dst_gap", "dst_overlap", *_INSTANT)
 _FIELDS = {
     "name", "namespace", "uses", "tool", "with", "payload", "schedule", "retry", "allow_past",
-    "exclude", *_TEXT, *_INTEGER, *_INTERVAL, *_INSTANT,
+    "exclude", "pipeline", "params", *_TEXT, *_INTEGER, *_INTERVAL, *_INSTANT,
 }  # fmt: skip
 
 
@@ -153,9 +153,20 @@ def _definition(doc: Document, key: Key, namespace: str) -> Definition:
         lines[other] = lines.get(ours, doc.lines[key])
         if ours in task:
             out[other] = task[ours]
-    if "tool" not in out:
-        raise doc.error(key, "uses is missing: which tool does it run?")
-    typed(doc, (*key, "uses" if "uses" in task else "tool"), str, out["tool"])
+    if "pipeline" in task:
+        out |= _pipeline(doc, key, task)
+        lines |= {
+            f"step {i}": doc.lines[*key, "pipeline", i - 1]
+            for i in range(1, len(out["pipeline"]) + 1)
+        }
+    elif "params" in task:
+        raise doc.error(
+            (*key, "params"), "are those of a pipeline", "A tool is given them by with."
+        )
+    elif "tool" not in out:
+        raise doc.error(key, "uses is missing: which tool does it run?", "Or steps, as pipeline.")
+    else:
+        typed(doc, (*key, "uses" if "uses" in task else "tool"), str, out["tool"])
     for name in ("name", "namespace"):
         if name in task:
             typed(doc, (*key, name), str, task[name])
@@ -183,6 +194,17 @@ def _definition(doc: Document, key: Key, namespace: str) -> Definition:
         file=doc.file, name=task["name"], namespace=task.get("namespace", namespace),
         arguments=out, lines=lines, line=doc.lines[key],
     )  # fmt: skip
+
+
+def _pipeline(doc: Document, key: Key, task: dict[str, Any]) -> dict[str, Any]:
+    for name in ("uses", "tool", "with", "payload"):
+        if name in task:
+            what = "params" if name in ("with", "payload") else "steps, each with a tool"
+            raise doc.error((*key, name), f"it has a pipeline; give it {what}")
+    out: dict[str, Any] = {"pipeline": pipeline.steps(doc, (*key, "pipeline"))}
+    if task.get("params") is not None:
+        out["payload"] = pipeline.params(doc, (*key, "params"), task["params"])
+    return out
 
 
 def _calendar(doc: Document, key: Key, namespace: str) -> Definition:

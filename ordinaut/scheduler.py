@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg import errors
 
-from ordinaut import calls, db, planner, schema, systemd
+from ordinaut import calls, db, pipeline, planner, schema, systemd
 from ordinaut.backfill import Backfills
 from ordinaut.conditions import Poller
 from ordinaut.errors import VersionSkew, sentence
@@ -94,6 +94,7 @@ class Scheduler:
         self._ticking = _Chore("tick", self._tick)
         self._chores = [
             _Chore("plan", self._plan),
+            _Chore("pipelines", self._pipelines),
             _Chore("conditions", self._conditions),
             self._ticking,
             _Chore("backfill", self._backfill),
@@ -192,6 +193,9 @@ class Scheduler:
             if self._floor is not None:
                 self._floor = min(self._floor, earliest)
         return 0.0 if more else self.config.poll
+
+    def _pipelines(self, conn: db.Connection) -> float:
+        return 0.0 if pipeline.vet(conn) else self.config.poll
 
     def _conditions(self, conn: db.Connection) -> float:
         self._poller.step(conn)

@@ -279,9 +279,9 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 begin
   perform ordinaut._check_count('limit', p_limit, 1, 100000);
-  if p_state not in ('open', 'answered', 'cancelled', 'expired', 'void') then
+  if p_state not in ('open', 'answered', 'cancelled', 'expired', 'void', 'any') then
     perform ordinaut._refuse(
-      format('state %L must be open, answered, cancelled, expired or void', p_state));
+      format('state %L must be open, answered, cancelled, expired, void or any', p_state));
   end if;
   return query
   select
@@ -305,7 +305,7 @@ begin
   left join ordinaut.task_run as r on r.run_id = a.run_id
   left join ordinaut.task as t on t.task_id = r.task_id
   where
-    (p_state is null or v.state = p_state)
+    (p_state = 'any' or v.state = p_state)
     and (p_run_id is null or a.run_id = p_run_id)
   order by a.created_at, a.approval_id
   limit p_limit;
@@ -314,7 +314,7 @@ $fn$;
 
 comment on function ordinaut.list_approvals(text, uuid, integer) is
   'What people are asked, oldest first; those that are open, or of another p_state: answered, '
-  'cancelled, expired, void (its step ended without an answer), null: all. Errors: '
+  'cancelled, expired, void (its step ended without an answer), any. Errors: '
   'invalid_parameter_value.';
 
 create or replace function ordinaut.find_approval(p_tail text, p_step text default null)

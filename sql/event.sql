@@ -50,14 +50,18 @@ comment on function ordinaut._check_topic_pattern(text) is
 
 create or replace function ordinaut._topic_patterns(p_topic text)
 returns text[]
-language sql
+language plpgsql
 immutable
 as $fn$
-  select array[p_topic, '*'] || array(
-    select array_to_string(w.words[:n.n], '.') || '.*'
-    from (select string_to_array(p_topic, '.')) as w (words)
-    cross join generate_series(1, cardinality(w.words) - 1) as n (n)
-  );
+declare
+  v_words constant text[] := string_to_array(p_topic, '.');
+  v_patterns text[] := array[p_topic, '*'];
+begin
+  for v_n in 1..cardinality(v_words) - 1 loop
+    v_patterns := v_patterns || (array_to_string(v_words[:v_n], '.') || '.*');
+  end loop;
+  return v_patterns;
+end
 $fn$;
 
 comment on function ordinaut._topic_patterns(text) is

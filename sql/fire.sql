@@ -162,18 +162,27 @@ begin
   ),
   -- One snapshot for all places: a run that moves between them is counted once.
   live as materialized (
-    -- A run of steps has as many units as steps that may start.
-    select u.task_id, count(distinct u.run_id) as n
+    select u.task_id, count(*) as n
     from (
-      select w.task_id, w.run_id from ordinaut.due_work as w where w.task_id = any (v_guarded)
+      select w.task_id
+      from ordinaut.due_work as w
+      where w.task_id = any (v_guarded) and w.step is null
       union all
-      select p.task_id, p.run_id from ordinaut.parked as p where p.task_id = any (v_guarded)
+      select p.task_id
+      from ordinaut.parked as p
+      where p.task_id = any (v_guarded) and p.step is null
       union all
-      select i.task_id, i.run_id
+      -- Of steps, from their start.
+      select r.task_id
+      from ordinaut.task_run as r
+      where r.task_id = any (v_guarded) and r.finished_at is null
+      union all
+      select i.task_id
       from ordinaut.lease as l
       cross join unnest(l.work) as i
       where
-        v_guarded is not null and i.task_id = any (v_guarded) and i.work_id <> all (l.settled)
+        v_guarded is not null and i.task_id = any (v_guarded) and i.step is null
+        and i.work_id <> all (l.settled)
     ) as u
     group by u.task_id
   ),

@@ -7,6 +7,7 @@
 \ir notify.sql
 \ir place.sql
 \ir key.sql
+\ir pipeline_checks.sql
 \ir pipeline.sql
 \ir enqueue.sql
 \ir queue.sql
@@ -52,6 +53,7 @@
 \ir backfill.sql
 \ir backfill_calls.sql
 \ir preview.sql
+\ir why_run.sql
 \ir why.sql
 \ir retention.sql
 \ir grants.sql

@@ -1,230 +1,11 @@
 /*
- * Pipelines: what people write, checked and compiled once.
+ * Pipelines: stored once by what they say, so a task, its queued runs and its running ones each
+ * keep the definition that they have, whatever becomes of the task.
  *
- * A pipeline is named by its content, so a task, its queued runs and its running ones each keep the
- * definition that they have, whatever becomes of the task.  JMESPath inside ${…} and `if` is read
- * by Python (template.py); everything else is decided here.
+ * A step is checked by pipeline_checks.sql; here, what joins it to the others.  Templates are read
+ * by Python, before a client stores them and, for those of psql, by a planner within a second: one
+ * that is none makes the tasks that use it invalid, as a calendar that is none does.
  */
-
-create or replace function ordinaut._refuse_step(p_position bigint, p_name text, p_message text)
-returns void
-language plpgsql
-volatile
-as $fn$
-begin
-  perform ordinaut._refuse(
-    format('step %s (%s): %s', p_position, coalesce(left(p_name, 63), '?'), p_message));
-end
-$fn$;
-
-comment on function ordinaut._refuse_step(bigint, text, text) is
-  'Refuse a step of a pipeline. Errors: invalid_parameter_value.';
-
--- A duration of a definition: a number of seconds, or what interval reads.
-create or replace function ordinaut._span_of(p_value jsonb)
-returns interval
-language sql
-immutable
-as $fn$
-  select case jsonb_typeof(p_value)
-    when 'number' then least((p_value #>> '{}')::float8, 1e10) * interval '1 s'
-    else (p_value #>> '{}')::interval
-  end;
-$fn$;
-
-comment on function ordinaut._span_of(jsonb) is 'A duration as people write it in JSON.';
-
-create or replace function ordinaut._check_types(p_object jsonb, p_types jsonb)
-returns void
-language plpgsql
-immutable
-as $fn$
-declare
-  v_key text;
-  v_value jsonb;
-begin
-  for v_key, v_value in select e.key, e.value from jsonb_each(p_object) as e loop
-    if p_types -> v_key is null then
-      perform ordinaut._refuse(format('unknown key %L; known are %s', left(v_key, 60), (
-        select string_agg(k.key, ', ' order by k.key) from jsonb_object_keys(p_types) as k (key))));
-    elsif not p_types -> v_key ? jsonb_typeof(v_value) then
-      perform ordinaut._refuse(format('%s must be %s, not %s', v_key, (
-          select string_agg(t.type, ' or ') from jsonb_array_elements_text(p_types -> v_key)
-            as t (type)),
-        jsonb_typeof(v_value)));
-    end if;
-  end loop;
-end
-$fn$;
-
-comment on function ordinaut._check_types(jsonb, jsonb) is
-  'Refuse keys that are not in p_types, and values of another type than it says. Errors: '
-  'invalid_parameter_value.';
-
--- What can be said of a template without reading JMESPath.
-create or replace function ordinaut._check_templates(p_value jsonb)
-returns void
-language plpgsql
-immutable
-as $fn$
-declare
-  v_text text;
-begin
-  for v_text in
-    select s.text #>> '{}'
-    from jsonb_path_query(p_value, 'strict $.** ? (@.type() == "string")') as s (text)
-    where s.text #>> '{}' like '%${%'
-  loop
-    if v_text ~ '\$\{\s*\}' then
-      perform ordinaut._refuse(format('an empty ${} in %L', left(v_text, 100)));
-    elsif v_text ~ '\$\{[^}]*$' then
-      perform ordinaut._refuse(format('a ${ without its } in %L', left(v_text, 100)));
-    end if;
-  end loop;
-end
-$fn$;
-
-comment on function ordinaut._check_templates(jsonb) is
-  'Refuse ${} that are empty or not closed. Errors: invalid_parameter_value.';
-
-create or replace function ordinaut._compile_step(
-  p_step     jsonb,
-  p_position bigint,
-  p_name     text
-)
-returns ordinaut.pipeline_step
-language plpgsql
-immutable
-as $fn$
-declare
-  v_row ordinaut.pipeline_step;
-  v_templates jsonb;
-  v_undo jsonb := p_step -> 'on_rollback';
-begin
-  if length(p_name) > 63 or p_name !~ '^[A-Za-z_][A-Za-z0-9_-]*$' then
-    perform ordinaut._refuse(format('id %L is not a name: letters, digits, _ and -, a letter or _ '
-      'first, at most 63', left(p_name, 80)));
-  end if;
-  perform ordinaut._check_types(p_step, '{"id": ["string"], "uses": ["string"],
-    "with": ["object"], "needs": ["array", "string"], "if": ["string"], "save_as": ["string"],
-    "retry_count": ["number"], "retry": ["object"], "timeout": ["number", "string"],
-    "timeout_seconds": ["number"], "queue": ["string"], "priority": ["number"],
-    "on_rollback": ["object"], "continue_on_error": ["boolean"], "skip_with_needs": ["boolean"],
-    "map": ["object"], "input_schema": ["object"], "output_schema": ["object"]}');
-  if btrim(p_step ->> 'uses') is distinct from p_step ->> 'uses' or p_step ->> 'uses' = '' then
-    perform ordinaut._refuse('uses is missing: it names the tool');
-  end if;
-  perform ordinaut._check_tool(p_step ->> 'uses');
-  if btrim(p_step ->> 'save_as') = '' or length(p_step ->> 'save_as') > 63 then
-    perform ordinaut._refuse('save_as must be a name of 1 to 63 characters');
-  elsif btrim(p_step ->> 'if') = '' then
-    perform ordinaut._refuse('if is blank');
-  elsif p_step ? 'timeout' and p_step ? 'timeout_seconds' then
-    perform ordinaut._refuse('timeout and timeout_seconds say the same: give one');
-  elsif p_step ? 'retry_count' and p_step -> 'retry' ? 'max_attempts' then
-    perform ordinaut._refuse('retry_count and retry.max_attempts say the same: give one');
-  end if;
-
-  v_row.position := p_position;
-  v_row.name := p_name;
-  v_row.tool := p_step ->> 'uses';
-  v_row.save_as := p_step ->> 'save_as';
-  v_row.queue := p_step ->> 'queue';
-  if v_row.queue is not null then
-    perform ordinaut._check_label('queue', v_row.queue);
-  end if;
-  v_row.priority := (p_step ->> 'priority')::numeric::integer;
-  if v_row.priority is not null then
-    perform ordinaut._check_count('priority', v_row.priority::integer, 1, 9);
-  end if;
-  v_row.timeout := ordinaut._span_of(coalesce(p_step -> 'timeout', p_step -> 'timeout_seconds'));
-  perform ordinaut._check_span('timeout', v_row.timeout, '1 ms', '30 days');
-  v_row.max_attempts := coalesce(
-    (p_step ->> 'retry_count')::numeric::integer,
-    (p_step -> 'retry' ->> 'max_attempts')::numeric::integer, 3);
-  perform ordinaut._check_count('retry_count', v_row.max_attempts::integer, 1, 100);
-  v_row.retry := nullif((p_step -> 'retry') - 'max_attempts'::text, '{}');
-  perform ordinaut._check_retry(v_row.retry);
-  v_row.continue_on_error := coalesce((p_step ->> 'continue_on_error')::boolean, false);
-  v_row.skip_with_needs := coalesce((p_step ->> 'skip_with_needs')::boolean, false);
-
-  if p_step ? 'map' then
-    perform ordinaut._check_types(p_step -> 'map', '{"over": ["string", "array"],
-      "as": ["string"], "max_parallel": ["number"], "on_failure": ["string"],
-      "tolerate": ["number"]}');
-    if not p_step -> 'map' ? 'over' then
-      perform ordinaut._refuse('map.over is missing: the list to map over');
-    elsif p_step -> 'map' ->> 'as' !~ '^[A-Za-z_][A-Za-z0-9_]*$'
-      or p_step -> 'map' ->> 'as' in ('params', 'steps', 'run', 'now', 'index')
-    then
-      perform ordinaut._refuse(
-        format('map.as %L cannot name the item', left(p_step -> 'map' ->> 'as', 60)));
-    elsif p_step -> 'map' ->> 'on_failure' not in ('fail', 'continue') then
-      perform ordinaut._refuse('map.on_failure must be fail or continue');
-    end if;
-    perform ordinaut._check_count('map.max_parallel',
-      coalesce((p_step -> 'map' ->> 'max_parallel')::numeric::integer, 1), 1, 10000);
-    perform ordinaut._check_count('map.tolerate',
-      coalesce((p_step -> 'map' ->> 'tolerate')::numeric::integer, 0), 0, 10000);
-  end if;
-  if v_undo is not null then
-    perform ordinaut._check_types(v_undo, '{"uses": ["string"], "with": ["object"],
-      "timeout": ["number", "string"], "retry_count": ["number"]}');
-    perform ordinaut._check_tool(v_undo ->> 'uses');
-    perform ordinaut._check_span(
-      'on_rollback.timeout', ordinaut._span_of(v_undo -> 'timeout'), '1 ms', '30 days');
-    perform ordinaut._check_count('on_rollback.retry_count',
-      coalesce((v_undo ->> 'retry_count')::numeric::integer, 3), 1, 100);
-    perform ordinaut._check_templates(v_undo -> 'with');
-    v_row.on_rollback := v_undo || jsonb_strip_nulls(jsonb_build_object(
-      'timeout', ordinaut._span_of(v_undo -> 'timeout'),
-      'retry_count', (v_undo ->> 'retry_count')::numeric::integer));
-  end if;
-
-  v_templates := jsonb_strip_nulls(jsonb_build_object('map', p_step -> 'map'))
-    || jsonb_build_object('with', coalesce(p_step -> 'with', '{}'));
-  perform ordinaut._check_templates(v_templates);
-  v_row.has_context := p_step ? 'if' or p_step ? 'map' or v_templates::text like '%${%';
-  v_row.body := v_templates
-    || jsonb_strip_nulls(jsonb_build_object('if', p_step -> 'if'))
-    || case when p_step ? 'input_schema'
-      then jsonb_build_object('input_schema', p_step -> 'input_schema') else '{}' end
-    || case when p_step ? 'output_schema'
-      then jsonb_build_object('output_schema', p_step -> 'output_schema') else '{}' end;
-  return v_row;
-end
-$fn$;
-
-comment on function ordinaut._compile_step(jsonb, bigint, text) is
-  'One step of a definition as a row, but for what joins it to the others. Errors: '
-  'invalid_parameter_value and others of class 22.';
-
-/* The names that a step reads as steps.<name>: in its templates, and in `if`.  null stands for a
-   use of `steps` that this cannot follow: then the step is sent everything. */
-create or replace function ordinaut._step_reads(p_body jsonb)
-returns text[]
-language sql
-immutable
-as $fn$
-  with said as (
-    select s.text #>> '{}' as text
-    from jsonb_path_query(
-      p_body - 'input_schema' - 'output_schema' - 'if',
-      'strict $.** ? (@.type() == "string")') as s (text)
-    where s.text #>> '{}' like '%${%'
-    union all
-    select p_body ->> 'if'
-    where p_body ? 'if'
-  )
-  select array_agg(coalesce(m.found[2], m.found[3]))
-  from said as s
-  cross join lateral regexp_matches(
-    s.text, '\m(steps)\M(?:\s*\.\s*(?:"([^"]+)"|([A-Za-z_][A-Za-z0-9_]*)))?', 'g') as m (found);
-$fn$;
-
-comment on function ordinaut._step_reads(jsonb) is
-  'The names under steps that templates mention, with null for each use of steps as a whole; null '
-  'when they mention none.';
 
 create or replace function ordinaut._pipeline_id(p_definition jsonb)
 returns uuid
@@ -235,11 +16,8 @@ declare
   v_id uuid;
   v_n integer;
   v_steps jsonb[];
-  v_names text[] := array[]::text[];
+  v_names text[];
   v_rows ordinaut.pipeline_step[] := array[]::ordinaut.pipeline_step[];
-  v_row ordinaut.pipeline_step;
-  v_is_dag boolean;
-  v_reason text;
 begin
   if jsonb_typeof(p_definition) is distinct from 'array' then
     perform ordinaut._refuse('pipeline must be an array of steps',
@@ -251,51 +29,31 @@ begin
       'A map makes many steps of one.');
   end if;
   v_id := md5(p_definition::text)::uuid;
-  -- Known, and kept from being pruned until whoever asks refers to it.
-  perform from ordinaut.pipeline as p where p.pipeline_id = v_id for key share;
-  if found then
+  if ordinaut._hold_pipeline(v_id) then
     return v_id;
   end if;
   perform ordinaut._check_payload(p_definition);
 
-  v_steps := array(select e.step from jsonb_array_elements(p_definition) as e (step));
-  v_is_dag := p_definition @? 'strict $[*] ? (exists (@.needs))';
+  v_steps := array(
+    select e.step from jsonb_array_elements(p_definition) with ordinality as e (step, n)
+    order by e.n);
+  v_names := array(
+    select coalesce(u.step ->> 'id', 'step_' || u.n)
+    from unnest(v_steps) with ordinality as u (step, n)
+    order by u.n);
   for v_i in 1..v_n loop
-    if jsonb_typeof(v_steps[v_i]) <> 'object' then
-      perform ordinaut._refuse_step(v_i, null, 'a step must be an object');
-    end if;
-    v_names := v_names || coalesce(v_steps[v_i] ->> 'id', 'step_' || v_i);
-    begin
-      v_row := ordinaut._compile_step(v_steps[v_i], v_i, v_names[v_i]);
-    exception
-      when data_exception then
-        get stacked diagnostics v_reason = message_text;
-    end;
-    if v_reason is not null then
-      perform ordinaut._refuse_step(v_i, v_names[v_i], v_reason);
-    elsif array_position(v_names, v_names[v_i]) < v_i then
-      perform ordinaut._refuse_step(v_i, v_names[v_i],
-        format('its id is that of step %s', array_position(v_names, v_names[v_i])));
-    end if;
-    v_row.pipeline_id := v_id;
-    v_rows := v_rows || v_row;
+    v_rows := v_rows || ordinaut._check_step(v_steps[v_i], v_i, v_names, v_id);
   end loop;
-  for v_i in 1..v_n loop
-    v_row := v_rows[v_i];
-    if v_is_dag then
-      v_row.needs := ordinaut._needs_of(v_steps[v_i] -> 'needs', v_i, v_names);
-    else
-      v_row.needs := case when v_i = 1 then '{}'::integer[] else array[v_i - 1] end;
-    end if;
-    v_rows[v_i] := v_row;
-  end loop;
-
+  perform ordinaut._check_names(v_rows);
+  v_rows := ordinaut._join_steps(v_rows, v_steps, v_names);
   insert into ordinaut.pipeline (pipeline_id, definition, created_at)
   values (v_id, p_definition, ordinaut.now())
   on conflict on constraint pipeline_pk do nothing;
   if found then
     insert into ordinaut.pipeline_step
     select r.* from unnest(ordinaut._link_steps(v_rows, v_names)) as r;
+  else
+    perform ordinaut._hold_pipeline(v_id);
   end if;
   return v_id;
 end
@@ -305,10 +63,139 @@ comment on function ordinaut._pipeline_id(jsonb) is
   'Check a definition, an array of steps, and store it; returns its id. The same content has the '
   'same id. Errors: invalid_parameter_value (the step is named), program_limit_exceeded.';
 
+/* Prune waits for whoever is about to refer to a pipeline; so does a planner that found it wrong,
+   and does not then miss the task.  What was found wrong once is looked at again: by a planner that
+   may know more. */
+create or replace function ordinaut._hold_pipeline(p_pipeline_id uuid)
+returns boolean
+language plpgsql
+volatile
+as $fn$
+declare
+  v_problem text;
+begin
+  select p.problem into v_problem
+  from ordinaut.pipeline as p
+  where p.pipeline_id = p_pipeline_id
+  for key share;
+  if not found then
+    return false;
+  end if;
+  if v_problem is not null then
+    update ordinaut.pipeline as p set checked_at = null where p.pipeline_id = p_pipeline_id;
+  end if;
+  return true;
+end
+$fn$;
+
+comment on function ordinaut._hold_pipeline(uuid) is
+  'Keep a pipeline from being pruned until commit; false: there is none.';
+
+create or replace function ordinaut._check_step(
+  p_step        jsonb,
+  p_position    integer,
+  p_names       text[],
+  p_pipeline_id uuid
+)
+returns ordinaut.pipeline_step
+language plpgsql
+volatile
+as $fn$
+declare
+  v_row ordinaut.pipeline_step;
+  v_reason text;
+  v_hint text;
+  v_first constant integer := array_position(p_names, p_names[p_position]);
+begin
+  if jsonb_typeof(p_step) <> 'object' then
+    perform ordinaut._refuse_step(p_position, null, 'a step must be an object',
+      'For example {"id": "fetch", "uses": "http"}.');
+  end if;
+  begin
+    v_row := ordinaut._compile_step(p_step, p_position, p_names[p_position]);
+  exception
+    when data_exception then
+      get stacked diagnostics v_reason = message_text, v_hint = pg_exception_hint;
+  end;
+  if v_reason is not null then
+    perform ordinaut._refuse_step(p_position, p_names[p_position], v_reason, nullif(v_hint, ''));
+  elsif v_first < p_position then
+    perform ordinaut._refuse_step(p_position, p_names[p_position],
+      format('its id is that of step %s', v_first));
+  end if;
+  v_row.pipeline_id := p_pipeline_id;
+  return v_row;
+end
+$fn$;
+
+comment on function ordinaut._check_step(jsonb, integer, text[], uuid) is
+  'One step as a row, refused by its position and id. Errors: invalid_parameter_value.';
+
+-- Under steps, an output has two names: neither may be another's.
+create or replace function ordinaut._check_names(p_rows ordinaut.pipeline_step[])
+returns void
+language plpgsql
+volatile
+as $fn$
+declare
+  v_clash record;
+begin
+  select r.position, r.name, r.save_as, o.position as other, o.name = r.save_as as is_id
+  into v_clash
+  from unnest(p_rows) as r
+  join unnest(p_rows) as o
+    on (o.name = r.save_as and o.position <> r.position)
+    or (o.save_as = r.save_as and o.position < r.position)
+  where r.save_as is not null
+  order by r.position, o.position
+  limit 1;
+  if found then
+    perform ordinaut._refuse_step(v_clash.position, v_clash.name,
+      format('save_as %s is the %s of step %s', v_clash.save_as,
+        case when v_clash.is_id then 'id' else 'save_as' end, v_clash.other));
+  end if;
+end
+$fn$;
+
+comment on function ordinaut._check_names(ordinaut.pipeline_step[]) is
+  'Refuse two outputs of one name. Errors: invalid_parameter_value.';
+
+create or replace function ordinaut._join_steps(
+  p_rows  ordinaut.pipeline_step[],
+  p_steps jsonb[],
+  p_names text[]
+)
+returns ordinaut.pipeline_step[]
+language plpgsql
+volatile
+as $fn$
+declare
+  v_rows ordinaut.pipeline_step[] := p_rows;
+  v_row ordinaut.pipeline_step;
+  v_is_dag constant boolean := exists (
+    select from unnest(p_steps) as s (step) where s.step ? 'needs');
+begin
+  for v_i in 1..cardinality(p_rows) loop
+    v_row := v_rows[v_i];
+    v_row.needs := case
+      when v_is_dag then ordinaut._needs_of(p_steps[v_i] -> 'needs', v_i, p_names)
+      when v_i = 1 then '{}'::integer[]
+      else array[v_i - 1]
+    end;
+    v_rows[v_i] := v_row;
+  end loop;
+  return v_rows;
+end
+$fn$;
+
+comment on function ordinaut._join_steps(ordinaut.pipeline_step[], jsonb[], text[]) is
+  'Steps with what each needs: the one before, if none of them says. Errors: '
+  'invalid_parameter_value.';
+
 create or replace function ordinaut._needs_of(p_needs jsonb, p_position integer, p_names text[])
 returns integer[]
 language plpgsql
-immutable
+volatile
 as $fn$
 declare
   v_need text;
@@ -318,11 +205,14 @@ begin
   if jsonb_typeof(p_needs) = 'string' then
     p_needs := jsonb_build_array(p_needs);
   end if;
-  for v_need in select e.need from jsonb_array_elements_text(coalesce(p_needs, '[]')) as e (need) loop
+  for v_need in
+    select e.need from jsonb_array_elements_text(coalesce(p_needs, '[]')) as e (need)
+  loop
     v_at := array_position(p_names, v_need);
     if v_at is null then
       perform ordinaut._refuse_step(p_position, p_names[p_position],
-        format('it needs %L, which is no step', left(v_need, 63)));
+        format('it needs %L, which is no step', left(v_need, 63)),
+        'needs has ids of steps of this pipeline.');
     elsif v_at = p_position then
       perform ordinaut._refuse_step(p_position, p_names[p_position], 'it needs itself');
     elsif v_at = any (v_needs) then
@@ -396,9 +286,10 @@ begin
         select min(d.need) from unnest((v_rows[v_at]).needs) as d (need) where v_left[d.need] > 0);
     end loop;
     v_cycle := v_cycle[array_position(v_cycle, v_at):] || v_at;
-    perform ordinaut._refuse('the steps need each other in a cycle: ' || (
+    perform ordinaut._refuse_step(v_at, p_names[v_at], 'its needs are a cycle: ' || (
       select string_agg(p_names[c.at], ' -> ' order by c.n)
-      from unnest(v_cycle) with ordinality as c (at, n)));
+      from unnest(v_cycle) with ordinality as c (at, n)), 'A step starts when all that it needs '
+      'have ended.');
   end if;
 
   for v_i in 1..v_n loop
@@ -443,7 +334,11 @@ begin
         format('it reads steps.%s, which is no step', left(v_name, 63)));
     elsif get_bit(p_before, v_at - 1) = 0 then
       perform ordinaut._refuse_step(p_row.position, p_row.name,
-        format('it reads steps.%s, which it does not need', v_name));
+        case
+          when v_at = p_row.position then format('it reads steps.%s, its own output', v_name)
+          else format('it reads steps.%s, which it does not need', v_name)
+        end,
+        'Only what a step needs, directly or not, has ended when it starts.');
     end if;
     v_reads := v_reads || v_at;
   end loop;
@@ -482,14 +377,17 @@ declare
   v_payload jsonb := p_payload;
   v_key text;
 begin
-  if v_pipeline is null and coalesce(p_tool, 'pipeline') = 'pipeline' and p_payload ? 'pipeline' then
-    select k.key into v_key from jsonb_object_keys(p_payload) as k (key)
+  if v_pipeline is null and coalesce(p_tool, 'pipeline') = 'pipeline'
+    and jsonb_typeof(p_payload) = 'object' and p_payload ? 'pipeline'
+  then
+    select k.key into v_key
+    from jsonb_object_keys(p_payload) as k (key)
     where k.key not in ('pipeline', 'params');
     if found then
       perform ordinaut._refuse(format('beside its pipeline, payload has an unknown key %L', v_key),
         'Arguments of the steps are under params.');
     end if;
-    v_pipeline := p_payload -> 'pipeline';
+    v_pipeline := coalesce(p_payload -> 'pipeline', 'null');
     v_payload := coalesce(nullif(p_payload -> 'params', 'null'), '{}');
   end if;
   if v_pipeline is null then
@@ -504,13 +402,123 @@ begin
   if p_tool <> 'pipeline' then
     perform ordinaut._refuse(format('both a tool, %s, and a pipeline were given', left(p_tool, 80)),
       'Leave the tool out: each step names its own.');
-  elsif jsonb_typeof(v_payload) is distinct from 'object' then
-    perform ordinaut._refuse('the params of a pipeline must be an object');
   end if;
+  perform ordinaut._check_params(v_payload);
   return query select 'pipeline', v_payload, ordinaut._pipeline_id(v_pipeline);
 end
 $fn$;
 
 comment on function ordinaut._what_to_run(text, jsonb, jsonb) is
-  'A tool with its payload, or the pipeline with its params that were given, apart or as {"params": '
-  '…, "pipeline": […]}. Errors: invalid_parameter_value, program_limit_exceeded.';
+  'A tool with its payload, or the pipeline with its params that were given, apart or as '
+  '{"params": …, "pipeline": […]}. Errors: invalid_parameter_value, program_limit_exceeded.';
+
+create or replace function ordinaut._check_params(p_params jsonb)
+returns void
+language plpgsql
+immutable
+as $fn$
+begin
+  if jsonb_typeof(p_params) is distinct from 'object' then
+    perform ordinaut._refuse(
+      format('the params of a pipeline must be an object, not %s',
+        coalesce(jsonb_typeof(p_params), 'null')),
+      'For example {"day": "2026-11-21"}: templates read it as ${params.day}.');
+  end if;
+end
+$fn$;
+
+comment on function ordinaut._check_params(jsonb) is
+  'Refuse a payload that cannot be the params of a pipeline. Errors: invalid_parameter_value.';
+
+create or replace function ordinaut.unchecked_pipelines(p_limit integer default 100)
+returns table (pipeline_id uuid, definition jsonb)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+begin
+  perform ordinaut._check_count('limit', p_limit, 1, 100000);
+  return query
+  select p.pipeline_id, p.definition
+  from ordinaut.pipeline as p
+  where p.checked_at is null
+  order by p.pipeline_id
+  limit p_limit
+  for update of p skip locked;
+end
+$fn$;
+
+comment on function ordinaut.unchecked_pipelines(integer) is
+  'Pipelines whose templates no planner has read yet: it passes what it finds to '
+  'note_pipeline_check(). Those that somebody refers to just now are left for the next call. '
+  'Errors: invalid_parameter_value.';
+
+create or replace function ordinaut.note_pipeline_check(p_pipeline_id uuid, p_problem text)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_task_id uuid;
+  v_is_done boolean := true;
+begin
+  -- Whoever just makes a task of it would be missed: the next call finds that task.
+  perform from ordinaut.pipeline as p
+  where p.pipeline_id = p_pipeline_id
+  for update skip locked;
+  if not found then
+    return false;
+  end if;
+
+  for v_task_id in
+    select t.task_id
+    from ordinaut.task as t
+    where t.pipeline_id = p_pipeline_id and t.status = 'active' and p_problem is not null
+    order by t.task_id
+  loop
+    perform from ordinaut.task_schedule as s where s.task_id = v_task_id for update skip locked;
+    if not found then
+      v_is_done := false;
+    elsif exists (
+      select from ordinaut.task as t
+      where t.task_id = v_task_id and t.pipeline_id = p_pipeline_id and t.status = 'active'
+    ) then
+      perform ordinaut._stop_task(v_task_id, 'invalid', p_problem, ordinaut._actor());
+    end if;
+  end loop;
+  update ordinaut.pipeline as p
+  set
+    checked_at = case when v_is_done then ordinaut.now() end,
+    problem = left(p_problem, 1000)
+  where p.pipeline_id = p_pipeline_id;
+  return v_is_done;
+end
+$fn$;
+
+comment on function ordinaut.note_pipeline_check(uuid, text) is
+  'Store what a planner found in the templates of a pipeline; a problem makes the active tasks '
+  'that use it invalid, for this reason. False: somebody refers to it, or edits such a task, just '
+  'now; it stays unchecked.';
+
+-- Inlined, so that its plan is chosen with the caller's.
+create or replace function ordinaut._tasks_using(p_tool text)
+returns setof uuid
+language sql
+stable
+as $fn$
+  select t.task_id
+  from ordinaut.pipeline as p
+  join ordinaut.task as t on t.pipeline_id = p.pipeline_id
+  where
+    p.definition @> any (array[
+      jsonb_build_array(jsonb_build_object('uses', p_tool)),
+      jsonb_build_array(jsonb_build_object('on_rollback', jsonb_build_object('uses', p_tool)))])
+  union
+  select t.task_id from ordinaut.task as t where t.tool = p_tool;
+$fn$;
+
+comment on function ordinaut._tasks_using(text) is
+  'The tasks that run a tool: as theirs, in a step, or to undo one.';

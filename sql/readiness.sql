@@ -55,6 +55,37 @@ $fn$;
 comment on function ordinaut._run_of(uuid) is
   'The run that the id of a step, a run or a task (its newest) means. Errors: OR020.';
 
+create or replace function ordinaut.find_step(p_tail text)
+returns setof uuid
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_tail text := lower(replace(p_tail, '-', ''));
+begin
+  if v_tail !~ '^[0-9a-f]{4,32}$' then
+    perform ordinaut._refuse(format('%L is not the end of a step''s id', left(p_tail, 60)),
+      'At least four hexadecimal digits.');
+  end if;
+  if length(v_tail) = 32 then
+    return query select s.step_id from ordinaut.step as s where s.step_id = v_tail::uuid;
+    return;
+  end if;
+  return query
+  select s.step_id
+  from ordinaut.step as s
+  where right(replace(s.step_id::text, '-', ''), length(v_tail)) = v_tail
+  order by s.step_id desc
+  limit 10;
+end
+$fn$;
+
+comment on function ordinaut.find_step(text) is
+  'The steps whose id ends so, newest first, ten at most: one row means that the tail is unique. '
+  'Errors: invalid_parameter_value.';
+
 create or replace function ordinaut._satisfies(p_state text, p_continue_on_error boolean)
 returns boolean
 language sql

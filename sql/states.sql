@@ -14,7 +14,9 @@
  * A run of steps has its row from its start; whoever changes a step locks that row first.
  *
  * Lock order, everywhere: task_schedule, hold (behind its key's advisory lock), queue, due_work,
- * parked, lease, task_run, step.  Sweepers skip locked rows; nothing waits while it leases.
+ * parked, lease, task_run, step; of runs the parent before its child.  Sweepers skip locked rows;
+ * nothing waits while it leases.  What goes against the order only tries: the end of a child tells
+ * its parent so, and the lock of an event's topic is never waited for.
  */
 
 create or replace view ordinaut.legal_transition (machine, from_state, to_state, verb) as

@@ -99,11 +99,6 @@ begin
     finished_at = null,
     error = null
   where r.run_id = p_run.run_id;
-  delete from ordinaut.step as s
-  using ordinaut.step as m
-  where
-    s.run_id = p_run.run_id and m.step_id = s.map_step_id
-    and m.state in ('cancelled', 'error') and m.step_id is distinct from p_except;
   update ordinaut.step as s
   set
     state = 'pending',
@@ -172,7 +167,6 @@ declare
   v_step ordinaut.step;
   v_run ordinaut.task_run;
 begin
-  delete from ordinaut.step as s where s.map_step_id = p_step.step_id;
   update ordinaut.step as s
   set
     state = 'ready',
@@ -192,7 +186,8 @@ end
 $fn$;
 
 comment on function ordinaut._start_over(ordinaut.step, timestamptz) is
-  'Make a step due as if it had never been tried. The caller holds the run.';
+  'Make a step due as if it had never been tried; the items of a map that are done stay done. The '
+  'caller holds the run.';
 
 /* One failure was seen to, another is left: the run must not wait for ever for what needs that. */
 create or replace function ordinaut._fail_if_stuck(p_run_id uuid, p_now timestamptz)
@@ -381,6 +376,7 @@ begin
         v_step.state),
       hint = 'why() tells what it waits for.';
   end if;
+  delete from ordinaut.step as s where s.map_step_id = v_step.step_id;
   perform ordinaut._start_over(v_step, ordinaut.now());
   return 'ready';
 end

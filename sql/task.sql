@@ -185,8 +185,8 @@ begin
   select w.tool, w.payload, w.pipeline_id into p_tool, p_payload, v_pipeline_id
   from ordinaut._what_to_run(p_tool, p_payload, p_pipeline) as w;
   v_task := row(ordinaut.uuid_generate_v7(v_now), p_namespace, p_name, p_description, p_tool,
-    p_payload, v_pipeline_id, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone, p_dst_gap,
-    p_dst_overlap, nullif(p_exclude, '{}'), p_start_at, p_end_at, p_key, p_key_limit,
+    p_payload, v_pipeline_id, p_queue, p_priority, p_schedule_kind, p_schedule_expr, p_timezone,
+    p_dst_gap, p_dst_overlap, nullif(p_exclude, '{}'), p_start_at, p_end_at, p_key, p_key_limit,
     p_max_attempts, p_retry, p_timeout, p_catchup, p_grace, p_catchup_window, p_catchup_rate,
     p_overlap, p_jitter, p_max_runs, p_pause_on_failure, 'active', null, ordinaut._actor(), v_now,
     1, v_now, ordinaut._actor(), v_now)::ordinaut.task;
@@ -221,7 +221,8 @@ comment on function ordinaut.create_task(
   '(p_schedule_expr a duration, counted from p_start_at or now, elapsed time; 15 min phase 2 '
   'min: counted from p_start_at or 1970, plus the phase; 10 min after end: from the end of its '
   'last run), condition (every 30 s: select exists (...): fires when the query, which a '
-  'scheduler asks so often, becomes true), once (an ISO timestamp; without offset it is wall '
+  'scheduler asks so often, becomes true), event (a topic, a.b, or a.* or *: emit_event() starts '
+  'it, with the event in its payload), once (an ISO timestamp; without offset it is wall '
   'time in p_timezone; past by up to p_grace it runs at once, older is refused unless '
   'p_allow_past), cron (5 fields, 6 with seconds first, or @daily) and rrule (RFC 5545; '
   'p_start_at is its DTSTART unless it has one), both wall time in p_timezone, and union (a JSON '
@@ -259,6 +260,10 @@ declare
 begin
   if jsonb_typeof(p_patch) is distinct from 'object' then
     perform ordinaut._refuse('patch must be an object', 'For example {"priority": 3}.');
+  elsif p_patch ?& array['params', 'payload'] then
+    perform ordinaut._refuse('params and payload say the same: give one');
+  elsif p_patch ? 'params' then
+    p_patch := p_patch - 'params'::text || jsonb_build_object('payload', p_patch -> 'params');
   end if;
   -- Calendars before schedule rows, as set_calendar() locks them: the other order is a deadlock.
   if p_patch ?| array['exclude', 'namespace'] then
@@ -296,7 +301,7 @@ begin
     end;
   end loop;
   v_new.exclude := nullif(v_new.exclude, '{}');
-  if p_patch ? 'pipeline' or v_new.payload ? 'pipeline' then
+  if p_patch ? 'pipeline' or p_patch -> 'payload' ? 'pipeline' then
     select w.tool, w.payload, w.pipeline_id into v_new.tool, v_new.payload, v_new.pipeline_id
     from ordinaut._what_to_run(
       case
@@ -306,6 +311,8 @@ begin
       v_new.payload, p_patch -> 'pipeline') as w;
   elsif v_new.tool <> 'pipeline' then
     v_new.pipeline_id := null;
+  else
+    perform ordinaut._hold_pipeline(v_new.pipeline_id);
   end if;
   if v_new = v_old then
     return v_old.revision;
@@ -418,5 +425,6 @@ comment on function ordinaut.update_task(text, jsonb) is
   'Change fields of a task, named as the arguments of create_task() without p_, and return its '
   'revision. A new schedule is planned at once and the old one never fires again; an empty '
   'patch, or one that changes nothing, changes nothing. An invalid task becomes active again, to '
-  'be tried anew. Runs that exist keep what they started with. Errors: OR020, OR030 (name '
+  'be tried anew. pipeline replaces its steps, or its tool by steps; params is the '
+  'same as payload. Runs that exist, queued ones too, keep what they have. Errors: OR020, OR030 (name '
   'taken), OR031 (cancelled), invalid_parameter_value.';

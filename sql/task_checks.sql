@@ -229,8 +229,8 @@ begin
   if (p_task.tool = 'pipeline') <> (p_task.pipeline_id is not null) then
     perform ordinaut._refuse('tool is pipeline, but there is no pipeline',
       'Give its steps as pipeline: [{"id": "a", "uses": "echo"}].');
-  elsif p_task.pipeline_id is not null and jsonb_typeof(p_task.payload) <> 'object' then
-    perform ordinaut._refuse('the params of a pipeline must be an object');
+  elsif p_task.pipeline_id is not null then
+    perform ordinaut._check_params(p_task.payload);
   end if;
   perform ordinaut._check_label('queue', p_task.queue);
   perform ordinaut._check_count('priority', p_task.priority, 1, 9);

@@ -25,6 +25,9 @@ begin
   if v_task.status = p_status then
     return p_status;
   end if;
+  if p_status = 'active' then
+    perform ordinaut._hold_pipeline(v_task.pipeline_id);
+  end if;
 
   update ordinaut.task as t
   set
@@ -227,7 +230,8 @@ create or replace function ordinaut.list_tasks(
   p_namespace text    default null,
   p_status    text    default null,
   p_limit     integer default 100,
-  p_offset    integer default 0
+  p_offset    integer default 0,
+  p_uses      text    default null
 )
 returns setof ordinaut.task_status
 language sql
@@ -240,12 +244,14 @@ as $fn$
   where
     (p_namespace is null or t.namespace = p_namespace)
     and (p_status is null or t.status = p_status)
+    and (p_uses is null or t.task_id in (select u.id from ordinaut._tasks_using(p_uses) as u (id)))
   order by t.namespace, t.name
   limit p_limit offset p_offset;
 $fn$;
 
-comment on function ordinaut.list_tasks(text, text, integer, integer) is
-  'Tasks with their schedules and counters, by name, as rows of ordinaut.task_status.';
+comment on function ordinaut.list_tasks(text, text, integer, integer, text) is
+  'Tasks with their schedules and counters, by name, as rows of ordinaut.task_status. p_uses: '
+  'only those that run this tool, also in a step.';
 
 create or replace function ordinaut.get_task(p_task text)
 returns setof ordinaut.task_status
@@ -317,6 +323,9 @@ declare
   v_holder uuid;
 begin
   perform ordinaut._check_payload(p_payload);
+  if p_task.pipeline_id is not null then
+    perform ordinaut._check_params(p_payload);
+  end if;
   perform ordinaut._check_room(p_task.queue, 1);
   if p_idempotency_key is not null then
     perform ordinaut._check_key('idempotency_key', p_idempotency_key);

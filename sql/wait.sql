@@ -12,13 +12,18 @@
 
 create or replace function ordinaut._try_run(p_run_id uuid)
 returns ordinaut.task_run
-language sql
+language plpgsql  -- its plan is kept; that of a function in SQL is made at every call
 volatile
 as $fn$
-  select r.*
+declare
+  v_run ordinaut.task_run;
+begin
+  select r.* into v_run
   from ordinaut.task_run as r
   where r.run_id = p_run_id and r.finished_at is null
   for no key update skip locked;
+  return v_run;
+end
 $fn$;
 
 comment on function ordinaut._try_run(uuid) is

@@ -1,168 +1,7 @@
 /*
  * Why has it not run?  Every condition of the engine is a row somewhere; this reads them all.
+ * Runs and steps are in why_run.sql.
  */
-
-create or replace function ordinaut._why_queue(p_queue text)
-returns table (reason text, detail text, since timestamptz, until timestamptz, subject text)
-language sql
-stable
-as $fn$
-  select 'queue_paused',
-    format('queue %s was paused by %s%s', q.queue, q.paused_by, coalesce(': ' || q.note, '')),
-    q.paused_at, null::timestamptz, q.queue
-  from ordinaut.queue as q
-  where q.queue = p_queue and q.paused_at is not null
-  union all
-  select 'queue_limit',
-    format('queue %s runs at most %s units at once, and does', q.queue, q.max_running),
-    null, null, q.queue
-  from ordinaut.queue as q
-  where
-    q.queue = p_queue
-    and q.max_running <= (
-      select coalesce(sum(l.size - cardinality(l.settled)), 0)
-      from ordinaut.lease as l
-      where l.queue = p_queue
-    )
-  union all
-  select 'no_worker',
-    format('no live worker serves queue %s%s', p_queue, coalesce(
-      ' (last seen: ' || (
-        select max(w.seen_at)::text from ordinaut.worker as w where p_queue = any (w.queues)
-      ) || ')', '')),
-    null, null, p_queue
-  where not exists (
-    select from ordinaut.worker as w
-    where p_queue = any (w.queues) and w.seen_at + w.ttl > ordinaut.now()
-  );
-$fn$;
-
-comment on function ordinaut._why_queue(text) is 'Why a queue leases nothing now.';
-
-create or replace function ordinaut._why_run(p_run_id uuid)
-returns table (reason text, detail text, since timestamptz, until timestamptz, subject text)
-language plpgsql
-stable
-as $fn$
-declare
-  v_work ordinaut.work;
-  v_run ordinaut.run;
-  v_last ordinaut.run_log;
-  v_parked_at timestamptz;
-begin
-  select w.* into v_work from ordinaut.work as w where w.work_id = p_run_id;
-  select r.* into v_run from ordinaut.run as r where r.run_id = p_run_id;
-  select p.parked_at into v_parked_at from ordinaut.parked as p where p.work_id = p_run_id;
-
-  if exists (select from ordinaut.cancel_request as c where c.run_id = p_run_id) then
-    return query
-    select
-      'cancel_requested',
-      format('a cancel was requested by %s%s', c.requested_by, coalesce(': ' || c.note, '')),
-      c.requested_at, null::timestamptz, p_run_id::text
-    from ordinaut.cancel_request as c
-    where c.run_id = p_run_id;
-  end if;
-
-  case
-    when v_run.finished_at is not null then
-      return query
-      select
-        'finished',
-        format('it ended as %s%s', v_run.state, coalesce(': ' || (v_run.error ->> 'message'), '')),
-        v_run.finished_at, null::timestamptz, p_run_id::text;
-    when v_work.status = 'running' then
-      return query
-      select 'running', format('attempt %s is leased by %s', v_work.attempt, v_work.locked_by),
-        (select l.leased_at from ordinaut.lease as l where l.lease_id = v_work.lease_id),
-        v_work.locked_until, p_run_id::text;
-      if v_work.locked_until < ordinaut.now() then
-        return query
-        select
-          'not_reaped',
-          'its lessee is silent and nobody has called reap() since: no worker or scheduler runs',
-          v_work.locked_until, null::timestamptz, v_work.lease_id::text;
-      end if;
-    when v_work.reason = 'key' then
-      return query
-      select
-        'key_busy', format('key %s is held by run %s', v_work.key, h.run_id), v_parked_at,
-        null::timestamptz, h.run_id::text
-      from ordinaut.hold as h
-      where h.key = v_work.key and h.slot >= 1;
-      return query
-      select
-        'in_line', format('%s others wait for key %s before it', count(*), v_work.key),
-        null::timestamptz, null::timestamptz, v_work.key
-      from ordinaut.parked as p
-      where
-        p.key = v_work.key
-        and (p.priority, p.run_at, p.work_id) < (v_work.priority, v_work.run_at, v_work.work_id)
-      having count(*) > 0;
-      if not exists (select from ordinaut.hold as h where h.key = v_work.key and h.slot >= 1) then
-        return query
-        select
-          'key_free', 'its key is free: the next reap() makes it due', null::timestamptz,
-          null::timestamptz, v_work.key;
-      end if;
-    when v_work.reason = 'tool' then
-      return query
-      select
-        'no_tool', format('no live worker of queue %s has tool %s', v_work.queue, v_work.tool),
-        v_parked_at, null::timestamptz, v_work.tool;
-    when v_work.reason = 'breaker' then
-      return query select b.* from ordinaut._why_breaker(v_work.tool) as b;
-    when v_work.status = 'parked' then
-      return query
-      select
-        'parked', format('it is held back: %s', v_work.reason), v_parked_at, null::timestamptz,
-        p_run_id::text;
-    else
-      if v_work.run_at > ordinaut.now() then
-        select g.* into v_last
-        from ordinaut.run_log as g
-        where g.run_id = p_run_id and g.event in ('failed', 'timed_out', 'snoozed', 'declined')
-        order by g.log_id desc
-        limit 1;
-        return query
-        select
-          case v_last.event
-            when 'failed' then 'backoff'
-            when 'timed_out' then 'backoff'
-            when 'snoozed' then 'snoozed'
-            when 'declined' then 'declined'
-            else 'not_due'
-          end,
-          case v_last.event
-            when 'declined' then format('a worker that lacks tool %s declined it', v_work.tool)
-            when 'snoozed' then 'its tool asked for a pause'
-            when 'failed'
-              then format('attempt %s failed: %s', v_last.attempt, v_last.detail ->> 'message')
-            when 'timed_out' then format('attempt %s timed out', v_last.attempt)
-            else 'it is scheduled for later'
-          end,
-          v_last.at, v_work.run_at, p_run_id::text;
-      end if;
-      if v_work.key is not null then
-        return query
-        select
-          'key_busy',
-          format('key %s is held by run %s', v_work.key, string_agg(h.run_id::text, ', ')),
-          null::timestamptz, null::timestamptz, v_work.key
-        from ordinaut.hold as h
-        where h.key = v_work.key and h.slot >= 1
-        having count(*) >= 1 and not bool_or(h.run_id = p_run_id);
-      end if;
-  end case;
-
-  if v_run.finished_at is null and v_work.status in ('pending', 'parked') then
-    return query select q.* from ordinaut._why_queue(v_work.queue) as q;
-  end if;
-end
-$fn$;
-
-comment on function ordinaut._why_run(uuid) is
-  'Every reason why a run has not run; no rows when only its turn is missing.';
 
 -- Whether the next occurrence is excluded, and what comes after, as far as it is planned.
 create or replace function ordinaut._why_excluded(p_plan ordinaut.task_schedule)
@@ -360,6 +199,7 @@ set search_path = pg_catalog, pg_temp
 as $fn$
 declare
   v_id uuid;
+  v_ids uuid[];
 begin
   begin
     v_id := ordinaut._task_id(p_id);
@@ -367,25 +207,32 @@ begin
   exception
     when sqlstate 'OR020' then
       if lower(replace(p_id, '-', '')) ~ '^[0-9a-f]{4,32}$' then
-        select f.id into v_id from ordinaut.find_run(p_id) as f (id);
+        v_ids := array(
+          select f.id from ordinaut.find_run(p_id) as f (id)
+          union all
+          select f.id from ordinaut.find_step(p_id) as f (id));
       end if;
-      if v_id is null or (select count(*) from ordinaut.find_run(p_id)) > 1 then
+      if cardinality(v_ids) is distinct from 1 then
         raise exception using
           errcode = 'OR020',
-          message = format('there is no one task or run %L', p_id),
-          hint = 'Name a task, or give the id of a run, or a longer end of it.';
+          message = format('there is no one task, run or step %L', p_id),
+          hint = 'Name a task, or give the id of a run or a step, or a longer end of it.';
       end if;
-      return query select w.* from ordinaut._why_run(v_id) as w;
+      if exists (select from ordinaut.step as s where s.step_id = v_ids[1]) then
+        return query select w.* from ordinaut._why_step(v_ids[1]) as w;
+      else
+        return query select w.* from ordinaut._why_run(v_ids[1]) as w;
+      end if;
       if not found then
         return query
         select
           'ready', 'nothing holds it back: the next lease of its queue may take it',
-          null::timestamptz, null::timestamptz, v_id::text;
+          null::timestamptz, null::timestamptz, v_ids[1]::text;
       end if;
   end;
 end
 $fn$;
 
 comment on function ordinaut.why(text) is
-  'Every reason why a task or run (its id, a unique end of it, or a task''s name) has not run, '
-  'since and until when, and what it hangs on; one row ready if there is none. Errors: OR020.';
+  'Every reason why a task, run or step (its id, a unique end of it, or a task''s name) has not '
+  'run, since and until when, and what it hangs on; one row ready if there is none. Errors: OR020.';

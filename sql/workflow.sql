@@ -272,7 +272,8 @@ begin
       and r.error is null
       and r.state in ('running', 'waiting')
       and not exists (
-        select from ordinaut.step as s where s.run_id = r.run_id and s.state = 'cancelled')
+        select from ordinaut.step as s
+        where s.run_id = r.run_id and s.state = 'cancelled' and s.kind is null)
       and ordinaut._failure_of(r) is null
       -- A run of no step: unless its pipeline is lost.
       and exists (select from ordinaut.pipeline as p where p.pipeline_id = r.pipeline_id)
@@ -342,7 +343,9 @@ begin
   end if;
   v_error := coalesce(v_run.error, ordinaut._failure_of(v_run));
   if v_error is null and exists (
-    select from ordinaut.step as s where s.run_id = p_run_id and s.state = 'cancelled'
+    -- Items that were cancelled are the map's business.
+    select from ordinaut.step as s
+    where s.run_id = p_run_id and s.state = 'cancelled' and s.kind is null
   ) then
     select c.* into v_request from ordinaut.cancel_request as c where c.run_id = p_run_id;
     v_state := 'cancelled';

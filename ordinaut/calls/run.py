@@ -79,9 +79,10 @@ class Retried:
 
 def enqueue(
     conn: Conn,
-    tool: str,
+    tool: str | None = None,
     payload: Json = None,
     *,
+    pipeline: list[Any] | None = None,
     queue: str | None = None,
     priority: int | None = None,
     run_at: datetime | str | None = None,
@@ -96,9 +97,10 @@ def enqueue(
     timeout: Interval | None = None,
     run_id: UUID | None = None,
 ) -> Enqueued:
-    """Ask for one run of a tool.
+    """Ask for one run of a tool, or of a pipeline.
 
     Args:
+        pipeline: in place of a tool, the steps; payload has their params.
         priority: 1 (first) to 9.
         run_at: not before; None: now.  Or `delay`, not both.
         key: runs of one key take turns, `key_limit` at a time; `if_busy` wait or drop.
@@ -112,8 +114,8 @@ def enqueue(
     Source: sql/enqueue.sql, ordinaut.enqueue
     """
     return rows(
-        conn, Enqueued, "enqueue", tool=tool, payload=jsonb(payload), queue=queue,
-        priority=priority, run_at=run_at, delay=delay, key=key, key_limit=key_limit,
+        conn, Enqueued, "enqueue", tool=tool, payload=jsonb(payload), pipeline=jsonb(pipeline),
+        queue=queue, priority=priority, run_at=run_at, delay=delay, key=key, key_limit=key_limit,
         if_busy=if_busy, idempotency_key=idempotency_key, idempotent_for=idempotent_for,
         max_attempts=max_attempts, retry=jsonb(retry), timeout=timeout, run_id=run_id,
     )[0]  # fmt: skip

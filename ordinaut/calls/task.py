@@ -24,6 +24,7 @@ class Task:
     description: str | None
     tool: str
     payload: Any
+    pipeline: Any
     queue: str
     priority: int
     schedule_kind: str
@@ -68,9 +69,10 @@ class Task:
 def create_task(
     conn: Conn,
     name: str,
-    tool: str,
+    tool: str | None = None,
     payload: Json = None,
     *,
+    pipeline: list[Any] | None = None,
     schedule_kind: str | None = None,
     schedule_expr: str | None = None,
     timezone: str | None = None,
@@ -101,11 +103,13 @@ def create_task(
     """Create a task and return its id.
 
     Args:
-        schedule_kind: once, interval, cron, rrule, union, condition or manual (the default).
+        pipeline: in place of a tool, the steps that its runs take; payload has their params.
+        schedule_kind: once, interval, cron, rrule, union, condition, event or manual (the
+            default).
         schedule_expr: for once an ISO timestamp, for interval '5 min', '15 min phase 2 min' or
-            '10 min after end', for condition 'every 30 s: select …', for cron five fields, or six
-            with seconds first, for rrule what RFC 5545 calls one, for union a JSON array of them:
-            [{"kind": "cron", "expr": "@daily"}, …].
+            '10 min after end', for condition 'every 30 s: select …', for event the topic (a.b,
+            a.* or *), for cron five fields, or six with seconds first, for rrule what RFC 5545
+            calls one, for union a JSON array of them: [{"kind": "cron", "expr": "@daily"}, …].
         start_at: no occurrence before it; the anchor of an interval, the DTSTART of a rule.
         dst_gap, dst_overlap: shift or skip; first, second or both.  None: as the kind has it.
         exclude: calendars of the namespace (`set_calendar`): what falls into one does not fire.
@@ -126,8 +130,8 @@ def create_task(
     """
     task_id: UUID = scalar(
         conn, "create_task", name=name, tool=tool, payload=jsonb(payload),
-        schedule_kind=schedule_kind, schedule_expr=schedule_expr, timezone=timezone,
-        start_at=start_at, end_at=end_at, namespace=namespace, description=description,
+        pipeline=jsonb(pipeline), schedule_kind=schedule_kind, schedule_expr=schedule_expr,
+        timezone=timezone, start_at=start_at, end_at=end_at, namespace=namespace, description=description,
         queue=queue, priority=priority, key=key, key_limit=key_limit, max_attempts=max_attempts,
         retry=jsonb(retry), timeout=timeout, catchup=catchup, grace=grace, allow_past=allow_past,
         dst_gap=dst_gap, dst_overlap=dst_overlap, overlap=overlap, catchup_window=catchup_window,
@@ -204,6 +208,7 @@ def list_tasks(
     *,
     namespace: str | None = None,
     status: str | None = None,
+    uses: str | None = None,
     limit: int | None = None,
     offset: int | None = None,
 ) -> list[Task]:
@@ -211,13 +216,15 @@ def list_tasks(
 
     Args:
         namespace, status: None for all.
+        uses: only those that run this tool, also in a step.
         limit: None: 100.
 
     Source: sql/task.sql, ordinaut.list_tasks
     """
     return rows(
-        conn, Task, "list_tasks", namespace=namespace, status=status, limit=limit, offset=offset
-    )
+        conn, Task, "list_tasks", namespace=namespace, status=status, uses=uses, limit=limit,
+        offset=offset,
+    )  # fmt: skip
 
 
 def jitter_share(conn: Conn, task_id: UUID) -> float:

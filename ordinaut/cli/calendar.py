@@ -182,6 +182,10 @@ def _asked(
             f"task {name} is a condition: nobody knows when it becomes true;"
             f" ordinaut why {name} says what it is now"
         )
+    if task.schedule_kind == "event":
+        raise typer.BadParameter(
+            f"task {name} starts when event {task.schedule_expr} is emitted: no calendar tells when"
+        )
     if task.schedule_expr is None:
         raise typer.BadParameter(f"task {name} is {task.schedule_kind}: it has no calendar")
     schedule = planner.of_task(conn, task)

@@ -22,6 +22,7 @@ from ordinaut.cli import (
     base,
     calendar,
     calendars,
+    define,
     forecast,
     imports,
     ops,
@@ -30,6 +31,7 @@ from ordinaut.cli import (
     service,
     simulate,
     task,
+    wait,
 )
 from ordinaut.errors import (
     ConfigurationError,
@@ -90,9 +92,10 @@ app.add_typer(run.app, name="run")
 app.add_typer(calendars.app, name="calendar")
 app.add_typer(ops.queue, name="queue")
 app.add_typer(imports.app, name="import")
-for group in (service, run, ops, forecast):
+app.add_typer(wait.approval, name="approval")
+for group in (service, run, ops, forecast, wait):
     group.commands(app)
-for looking in (calendar, backfill, simulate, plan):
+for looking in (define, calendar, backfill, simulate, plan):
     looking.commands(task.app)
 
 

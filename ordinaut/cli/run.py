@@ -9,6 +9,7 @@ import typer
 from ordinaut import calls
 from ordinaut.cli import base
 from ordinaut.cli.base import answer, state, table
+from ordinaut.cli.define import Params, PipelineFile, what_to_run
 from ordinaut.cli.task import Note, details, finish
 
 app = typer.Typer(no_args_is_help=True, help="Runs: what was run, and how it went.")
@@ -177,8 +178,12 @@ def retry(
 
 
 def enqueue(
-    tool: Annotated[str, typer.Argument(help="as in echo, sql, shell, python:module.function")],
+    tool: Annotated[
+        str | None, typer.Argument(help="as in echo, sql, shell, python:module.function")
+    ] = None,
     payload: Annotated[str | None, typer.Argument(help="JSON, @file or -")] = None,
+    file: PipelineFile = None,
+    params: Params = None,
     queue: Annotated[str | None, typer.Option()] = None,
     priority: Annotated[int | None, typer.Option(min=1, max=9, help="1 is first")] = None,
     run_at: Annotated[str | None, typer.Option(help="Not before this ISO timestamp.")] = None,
@@ -192,9 +197,10 @@ def enqueue(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     wait_timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most.")] = None,
 ) -> None:
-    """Ask for one run of a tool."""
+    """Ask for one run of a tool, or of a pipeline."""
+    tool, value, steps = what_to_run(tool, payload, file, params, "TOOL", "PAYLOAD")
     enqueued = calls.enqueue(
-        state.connect(), tool, base.json_value(payload, "PAYLOAD"), queue=queue, priority=priority,
+        state.connect(), tool, value, pipeline=steps, queue=queue, priority=priority,
         run_at=run_at, delay=delay, key=key, key_limit=key_limit, if_busy=if_busy,
         idempotency_key=idempotency_key, max_attempts=max_attempts, timeout=timeout,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from ordinaut import calls
 from ordinaut.apply import Change, apply
 from ordinaut.cli import base
 from ordinaut.cli.base import ago, answer, state, table, when
+from ordinaut.cli.define import show_steps
 from ordinaut.client import Ordinaut
 from ordinaut.errors import ConfigurationError
 from ordinaut.manifest import read_all
@@ -77,6 +78,8 @@ def schedule(task: calls.Task) -> str:
         text = re.sub(r"^(?!.* after end$)", "every ", task.schedule_expr or "")
     elif task.schedule_kind == "union":
         text = "; ".join(f"{m['kind']} {m['expr']}" for m in json.loads(task.schedule_expr or "[]"))
+    elif task.schedule_kind == "event":
+        text = f"when event {task.schedule_expr} is emitted"
     elif task.schedule_kind == "condition":
         text = textwrap.shorten(text, 80, placeholder=" …")
     return f"{text}, not in {', '.join(task.exclude)}" if task.exclude else text
@@ -88,10 +91,15 @@ def list_(
         str | None, typer.Option("--namespace", "-n", help="Only this one.")
     ] = None,
     status: Annotated[str | None, typer.Option(help="Only tasks of this status.")] = None,
+    uses: Annotated[
+        str | None, typer.Option(help="Only tasks that run this tool, also in a step.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1)] = 100,
 ) -> None:
     """List tasks with their next run."""
-    tasks = calls.list_tasks(state.connect(), namespace=namespace, status=status, limit=limit)
+    tasks = calls.list_tasks(
+        state.connect(), namespace=namespace, status=status, uses=uses, limit=limit
+    )
     if state.json:
         table(tasks, [], "")
         return
@@ -117,7 +125,15 @@ def show(task: Name) -> None:
     if state.json:
         answer(found)
         return
-    details(base.plain(found) | {"next_run": found.next_run, "last_run": found.last_run})
+    fields = base.plain(found) | {"next_run": found.next_run, "last_run": found.last_run}
+    if (definition := fields.pop("pipeline")) is None:
+        details(fields)
+        return
+    fields["params"] = fields.pop("payload")
+    for unused in ("tool", "max_attempts", "retry", "timeout"):  # a step has its own
+        del fields[unused]
+    details(fields)
+    show_steps(definition)
 
 
 def details(fields: dict[str, object]) -> None:

@@ -2,7 +2,8 @@
 Control steps: sleep, wait_for_event, approval, task.  They run nothing; they say what to wait for.
 
     sleep            for: duration (`seconds` is the same), or until: an instant
-    wait_for_event   topic, key, timeout: duration, on_timeout: fail | continue
+    wait_for_event   topic, key, timeout: duration, on_timeout: fail | continue, since: an instant
+                     (else an event counts from the start of the run)
     approval         prompt, schema: of the answer, data: what to show, responders: roles,
                      expires_in: duration, on_expiry: fail | continue
     task             task: namespace/name, params, wait: true | false
@@ -79,14 +80,16 @@ def _sleep(given: Any) -> dict[str, Any]:
 
 
 def _wait_for_event(given: Any) -> dict[str, Any]:
-    fields = _Fields("wait_for_event", given, {"topic", "key", "timeout", "on_timeout"})
-    return {
+    names = {"topic", "key", "timeout", "on_timeout", "since"}
+    fields = _Fields("wait_for_event", given, names)
+    plan = {
         "kind": "event",
         "topic": fields.text("topic", required=True),
         "key": fields.text("key"),
         "timeout": fields.duration("timeout"),
         "on_timeout": fields.one_of("on_timeout", _DECIDE, "fail"),
     }
+    return plan if fields.get("since") is None else plan | {"since": fields.instant("since")}
 
 
 def _approval(given: Any) -> dict[str, Any]:

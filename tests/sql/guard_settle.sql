@@ -142,7 +142,7 @@ update ordinaut.due_work as w set crashes = 0 where w.work_id = (:'c'::uuid[])[1
 select lease_id as c3 from ordinaut.lease_work('w', 'crash', 2) limit 1 \gset
 update ordinaut.lease as l set work = array(select row(u.work_id, u.run_id, u.step, u.task_id, u.queue, u.priority, u.run_at,
   u.scheduled_for, u.enqueued_at, u.attempt, u.failures, 2, u.max_attempts, u.timeout, u.tool, u.key, u.key_limit,
-  u.idempotency_key, u.retry, u.retry_of, u.payload)::ordinaut.work_item from unnest(l.work) as u) where l.lease_id = :'c3';
+  u.idempotency_key, u.retry, u.retry_of, u.payload, u.pipeline_id)::ordinaut.work_item from unnest(l.work) as u) where l.lease_id = :'c3';
 select test.settle(:'c3', array(select u.work_id from ordinaut.lease as l cross join unnest(l.work) as u where l.lease_id = :'c3'),
   '{crashed,crashed}');
 select test.eq((select count(*) from ordinaut.due_work as w where w.queue = 'crash' and w.crashes = 3), 2, 'in company nobody is blamed');

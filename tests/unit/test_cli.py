@@ -15,7 +15,7 @@ from ordinaut.errors import VersionSkew
 
 GROUPS = {
     "": "dev install scheduler worker enqueue why doctor bench task run queue",
-    "task": "apply list show pause resume run snooze cancel",
+    "task": "apply create list show pause resume run snooze cancel",
     "run": "list show log cancel retry",
     "queue": "list pause resume set",
 }
@@ -48,7 +48,12 @@ def test_the_help_documents_the_exit_codes(capsys):
     [
         (["nix"], 2, "No such command 'nix'"),
         (["task", "list", "--limit", "x"], 2, "--limit"),
-        (["enqueue"], 2, "Missing argument"),
+        (["enqueue"], 2, "give TOOL, or --pipeline FILE"),
+        (["enqueue", "echo", "--pipeline", "nix.yaml"], 2, "names its tools itself"),
+        (["enqueue", "--pipeline", "nix.yaml"], 78, "nix.yaml: No such file"),
+        (["task", "create", "x"], 2, "give --uses, or --pipeline FILE"),
+        (["task", "create", "x", "--uses", "echo", "--params", "{}"], 2, "a tool has --with"),
+        (["task", "create", "x", "--uses", "echo", "--cron", "@daily", "--at", "x"], 2, "one of"),
         (["--dsn"], 2, "--dsn"),
         (["task", "list"], 78, "no database is configured"),
         (["task", "list", "--dsn", "foo bar"], 78, "not a connection string"),
