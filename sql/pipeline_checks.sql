@@ -108,6 +108,7 @@ begin
   end if;
   perform ordinaut._refuse(format('%s %s must be a whole number, %s to %s', p_what,
     left(p_value::text, 80), p_least, p_most));
+  return null;
 end
 $fn$;
 
