@@ -268,7 +268,7 @@ begin
     v_row := v_rows[v_order[v_done]];
     foreach v_at in array v_row.followers loop
       v_next := v_rows[v_at];
-      v_next.level := greatest(v_next.level, v_row.level + 1);
+      v_next.level := v_row.level + 1;  -- of its last need, which is the deepest
       v_rows[v_at] := v_next;
       v_before[v_at] := set_bit(
         v_before[v_at] | v_before[v_row.position], v_row.position - 1, 1)::varbit;
