@@ -20,7 +20,7 @@ import psycopg
 from ordinaut import calls, db, planner, simulation, whatif
 from ordinaut.calls import Approval, Backfill, Emitted, Enqueued, Json, Run
 from ordinaut.errors import RunCancelled, RunFailed, RunTimedOut, WaitTimeout
-from ordinaut.pipeline import check, check_items
+from ordinaut.pipeline import check, check_items, given
 from ordinaut.recurrence import Calendar
 from ordinaut.simulation import Fate, Outage
 
@@ -110,7 +110,7 @@ class Ordinaut:
         Raises:
             InvalidPipeline: templates, conditions or schemas are none, with the step and the field.
         """
-        check(pipeline)
+        check(given(tool, payload, pipeline))
         return calls.enqueue(
             self._on(connection), tool, payload if params is None else params, pipeline=pipeline,
             queue=queue, priority=priority, run_at=run_at, delay=delay, key=key,
@@ -166,7 +166,7 @@ class Ordinaut:
             InvalidPipeline: as of `enqueue`.
         """
         planner.check(arguments)
-        check(pipeline)
+        check(given(tool, payload, pipeline))
         return calls.create_task(
             self._on(connection), name, tool, payload if params is None else params,
             pipeline=pipeline, **arguments,

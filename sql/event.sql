@@ -311,6 +311,12 @@ declare
 begin
   perform ordinaut._check_topic('topic', p_topic);
   perform ordinaut._check_payload(p_payload);
+  -- It comes from outside, and goes into payloads, where workers put secrets in such places.
+  if jsonb_path_exists(p_payload, 'strict $.** ? (@.type() == "object" && exists (@."$secret"))')
+  then
+    perform ordinaut._refuse('payload asks for a secret: {"$secret": ...}',
+      'A task may have it in its own payload; an event may not bring it.');
+  end if;
   perform ordinaut._check_key('key', p_key);
   event_id := ordinaut.uuid_generate_v7(v_now);
   if p_idempotency_key is not null then

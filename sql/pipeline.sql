@@ -200,7 +200,7 @@ as $fn$
 declare
   v_need text;
   v_at integer;
-  v_needs integer[] := '{}';
+  v_needs integer[] := array[]::integer[];
 begin
   if jsonb_typeof(p_needs) = 'string' then
     p_needs := jsonb_build_array(p_needs);
@@ -246,10 +246,10 @@ declare
   v_next ordinaut.pipeline_step;
   v_left integer[] := array_fill(0, array[v_n]);
   v_before varbit[] := array_fill(repeat('0', v_n)::varbit, array[v_n]);
-  v_order integer[] := '{}';
+  v_order integer[] := array[]::integer[];
   v_at integer;
   v_done integer := 0;
-  v_cycle integer[] := '{}';
+  v_cycle integer[] := array[]::integer[];
 begin
   for v_i in 1..v_n loop
     v_left[v_i] := cardinality((v_rows[v_i]).needs);
@@ -318,7 +318,7 @@ declare
   v_names text[] := coalesce(ordinaut._step_reads(p_row.body), '{}');
   v_name text;
   v_at integer;
-  v_reads integer[] := '{}';
+  v_reads integer[] := array[]::integer[];
 begin
   foreach v_name in array v_names loop
     if v_name is null then

@@ -45,6 +45,7 @@ create or replace function ordinaut._complete_steps(
 returns ordinaut.work_item[]
 language plpgsql
 volatile
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_nestloop = on
 set enable_hashjoin = off

@@ -67,6 +67,8 @@ select test.eq(test.wait(:'run_id', 'w', test.on('no topic')), 'failed', 'a topi
 select test.eq((select s.error ->> 'category' from test.step(:'run_id', 'w') as s), 'validation', 'for good');
 select test.throws('22023', format('select ordinaut.emit_event(%L)', t), 'refused: ' || left(t, 20)) from unnest(array['', 'a b', 'a.*', '*', '.a', repeat('a', 201)]) as t;
 select test.throws('22023', 'select ordinaut.emit_event(''a'', null)', 'refused: no payload');
+select test.throws('22023', format('select ordinaut.emit_event(''a'', %L)', p), 'refused: one that asks for a secret, ' || p) from unnest(array['{"$secret": "x"}', '{"a": [1, {"$secret": "x"}]}']) as p;
+select test.eq((select e.outcome from ordinaut.emit_event('a', '{"a": "$secret", "b": [null, 1]}') as e), 'new', 'a word is no such thing');
 select test.run('[{"id": "w", "uses": "wait_for_event"}]') as run_id \gset
 select test.eq(test.wait(:'run_id', 'w', test.on('a', null, format('{%s}', w)::jsonb)), 'failed', 'a step may not ask for ' || w)
 from unnest(array['"timeout": -1']) as w;
