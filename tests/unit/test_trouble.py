@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -146,7 +147,7 @@ def test_the_cli_sets_policies(cli):
 def test_the_cli_ends_what_is_stuck(cli, on):
     calls.enqueue(on, "echo")
     on.execute("select set_config('test.now', (ordinaut.now() - interval '61 min')::text, false)")
-    [work] = calls.lease_work(on, "w", lasting="1 day")
+    [work] = calls.lease_work(on, "w", lasting=timedelta(days=1))
     code, rows = cli("run", "stuck")
     assert (code, [row["run_id"] for row in rows]) == (0, [str(work.run_id)])
     assert cli("run", "stuck", "--after", "2 hours") == (0, [])
