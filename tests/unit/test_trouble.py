@@ -145,8 +145,8 @@ def test_the_cli_sets_policies(cli):
 
 
 def test_the_cli_ends_what_is_stuck(cli, on):
-    calls.enqueue(on, "echo")
     on.execute("select set_config('test.now', (ordinaut.now() - interval '61 min')::text, false)")
+    calls.enqueue(on, "echo")
     [work] = calls.lease_work(on, "w", lasting=timedelta(days=1))
     code, rows = cli("run", "stuck")
     assert (code, [row["run_id"] for row in rows]) == (0, [str(work.run_id)])
