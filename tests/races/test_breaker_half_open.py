@@ -20,7 +20,7 @@ from tests.places import unit
 
 LEASE = "select * from ordinaut.lease_work(%s, p_limit => 10)"
 DONE = "select * from ordinaut.complete_work(%s, %s)"
-FAIL = 'select * from ordinaut.fail_work(%s, %s, \'no\', p_details => \'{"category": "network"}\')'
+FAIL = "select * from ordinaut.fail_work(%s, %s, 'no', p_details => '{\"category\": \"network\"}')"
 
 
 def breaker(session):
@@ -70,7 +70,7 @@ def test_lease_lease(units, first, second, boss):
 
 
 def test_lease_rolled_back(units, first, second, boss):
-    [lost] = tried(first.run(LEASE, "w1"))
+    assert len(first.run(LEASE, "w1")) == 1
     first.rollback()
     assert len(second.run(LEASE, "w2")) == 1
     second.commit()
@@ -134,7 +134,7 @@ def test_failure_failure(boss, work, first, second):
 
 
 def test_reap_reap(units, first, second, boss, at):
-    [probe] = first.run("select * from ordinaut.lease_work('w1', p_limit => 10)")
+    assert len(first.run(LEASE, "w1")) == 1
     first.commit()
     one, two = at("one", "12:03:00"), at("two", "12:03:00")
     assert one.one("select ordinaut.reap()") == 1
@@ -143,8 +143,8 @@ def test_reap_reap(units, first, second, boss, at):
     two.commit()
 
     assert breaker(boss) == ("open", 1)
-    assert len(one.run("select * from ordinaut.lease_work('w3', p_limit => 10)")) == 1
-    assert two.run("select * from ordinaut.lease_work('w4', p_limit => 10)") == []
+    assert len(one.run(LEASE, "w3")) == 1
+    assert two.run(LEASE, "w4") == []
     one.commit()
     two.commit()
 
