@@ -20,7 +20,7 @@ from tests.places import unit
 
 LEASE = "select * from ordinaut.lease_work(%s, p_limit => 10)"
 DONE = "select * from ordinaut.complete_work(%s, %s)"
-FAIL = 'select * from ordinaut.fail_work(%s, %s, \'no\', p_details => \'{"category": "network"}\')'
+FAIL = "select * from ordinaut.fail_work(%s, %s, 'no', p_details => '{\"category\": \"network\"}')"
 
 
 def breaker(session):
