@@ -111,6 +111,9 @@ select ordinaut.pause_task('bad_too');
 select pipeline_id as bad_id from ordinaut.task where task_id = :'bad' \gset
 select test.eq(array(select u.definition #>> '{0,if}' from ordinaut.unchecked_pipelines(1000) as u where u.pipeline_id = :'bad_id'), array['> 25'], 'it is asked for');
 select test.eq((select count(*) from ordinaut.unchecked_pipelines(2)), 2::bigint, 'in pieces');
+select count(*) as unchecked from ordinaut.unchecked_pipelines(1000) \gset
+select test.ok(ordinaut.note_pipeline_check(pipeline_id, null), 'of one pipeline') from ordinaut.task where name = 'line';
+select test.eq((select count(*) from ordinaut.unchecked_pipelines(1000)), :unchecked - 1::bigint, 'a verdict is on that one');
 select test.ok(ordinaut.note_pipeline_check(u.pipeline_id, null), 'this one is good') from ordinaut.unchecked_pipelines() as u where u.pipeline_id <> :'bad_id';
 select test.ok(ordinaut.note_pipeline_check(:'bad_id', 'step b, if: no JMESPath'), 'this one is not');
 select test.eq((select count(*) from ordinaut.unchecked_pipelines()), 0::bigint, 'and nothing is left to look at');
