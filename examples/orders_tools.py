@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ordinaut import Context
-from ordinaut.tools.errors import Permanent
+from ordinaut import Context, Permanent
 
 Row = dict[str, Any]
 

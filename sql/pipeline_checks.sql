@@ -193,7 +193,7 @@ begin
     "timeout": ["number", "string"], "retry_count": ["number"]}', 'on_rollback.');
   perform ordinaut._check_uses('on_rollback.uses', p_undo -> 'uses');
   perform ordinaut._check_templates(p_undo -> 'with');
-  return p_undo || jsonb_strip_nulls(jsonb_build_object(
+  return '{"with": {}}' || p_undo || jsonb_strip_nulls(jsonb_build_object(
     'timeout', ordinaut._span_of('on_rollback.timeout', p_undo -> 'timeout'),
     'retry_count', ordinaut._whole_of('on_rollback.retry_count', p_undo -> 'retry_count', 1, 100)));
 end

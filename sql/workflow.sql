@@ -30,7 +30,6 @@ declare
   v_items ordinaut.work_item[];
   v_leased ordinaut.work_item[];
   v_queue text;
-  v_id uuid;
   v_skip uuid[];
   v_ended uuid[];
 begin

@@ -13,7 +13,7 @@ from ordinaut import calls
 from ordinaut.cli import base
 from ordinaut.cli.base import answer, state
 from ordinaut.cli.define import changed_steps
-from ordinaut.cli.task import expanded, schedule
+from ordinaut.cli.task import expanded, schedule, what
 from ordinaut.foresight import Planned
 from ordinaut.foresight import plan as foresee
 from ordinaut.manifest import read_all
@@ -76,7 +76,7 @@ def _tell(one: Planned) -> None:
             continue
         out.print(base.clean(f"  {name}: {base.show(old)} -> {base.show(new)}"), soft_wrap=True)
     if one.task is not None and one.action == "created":
-        out.print(base.clean(f"  {one.task.tool}, {schedule(one.task)}"), soft_wrap=True)
+        out.print(base.clean(f"  {what(one.task)}, {schedule(one.task)}"), soft_wrap=True)
     for sign, style, instants in (("-", "red", one.disappear), ("+", "green", one.appear)):
         for at in instants[:_SHOWN]:
             wall = zone(one.timezone).wall(at)

@@ -26,6 +26,7 @@ from ordinaut.testing import (
 )
 from ordinaut.testing.postgres import Server
 
+pytestmark = pytest.mark.slow
 SEQUENCE = ("linear_workflow", "mathematical_sequence", "1.0.0")
 
 

@@ -15,6 +15,7 @@ import pytest
 from ordinaut.testing.postgres import Server
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 # What the guide shows.
 PROJECT = {

@@ -42,6 +42,7 @@ def test_all_templates_are_here(templates: Path) -> None:
     assert {path.name for path in templates.glob("*.yaml")} == set(STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", STEPS)
 def test_every_pattern_on_every_template(template: str, runner: TemplateTestRunner) -> None:
     """AC-81"""

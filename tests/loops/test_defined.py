@@ -19,7 +19,11 @@ tasks:
     schedule: {{at: "{at}"}}
     pipeline:
       - {{id: build, uses: echo, with: {{parts: [Hello, "${{params.who}}"]}}}}
-      - {{id: left, uses: echo, needs: build, with: {{n: "${{length(steps.build.parts)}}"}}, save_as: n}}
+      - id: left
+        uses: echo
+        needs: build
+        with: {{n: "${{length(steps.build.parts)}}"}}
+        save_as: n
       - {{id: right, uses: echo, needs: build, if: "params.who == 'nobody'"}}
       - id: join
         uses: echo
@@ -53,16 +57,19 @@ def test_a_manifest_of_steps_is_applied_fired_and_run(
 
 
 def test_a_run_that_began_keeps_the_steps_it_began_with(db: Any, worker: Any, ended: Any) -> None:
-    old = [{"id": "a", "uses": "echo"}, {"id": "nap", "uses": "sleep", "with": {"for": 0.2}},
-           {"id": "b", "uses": "echo", "with": {"v": "${params.v}"}, "save_as": "said"}]  # fmt: skip
+    old = [
+        {"id": "a", "uses": "wait_for_event", "with": {"topic": "go"}},
+        {"id": "b", "uses": "echo", "with": {"v": "${params.v}"}, "save_as": "said"},
+    ]
     new = [{"id": "z", "uses": "echo", "with": {"v": "new"}, "save_as": "said"}]
     calls.create_task(db, "t", pipeline=old, payload={"v": "old"})
     queued = calls.run_now(db, "t").run_id
-    calls.update_task(db, "t", {"pipeline": old + new[:0], "params": {"v": "older"}})
+    calls.update_task(db, "t", {"params": {"v": "later"}})
     worker()
     wait_for(lambda: calls.get_run(db, queued).state == "running")
     calls.update_task(db, "t", {"pipeline": new, "params": {}})
     after = calls.run_now(db, "t").run_id
+    db.execute("select ordinaut.emit_event('go')")
 
     assert ended(queued).output == {"said": {"v": "old"}}
     assert ended(after).output == {"said": {"v": "new"}}

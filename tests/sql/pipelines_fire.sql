@@ -72,9 +72,10 @@ select test.eq(test.decisions('skip'), 'fired skipped skipped skipped skipped fi
 select test.task('buffer_one', 'buffer_one');
 select test.travel('1 min');
 select ordinaut.tick();
-select test.eq(test.start('buffer_one'), 'a b', 'it runs');
+select test.eq((select string_agg(l.step, ' ') from ordinaut.lease_work('me', 'buffer_one', 9, '1 day') as l), 'a', 'it runs, and a step of it is due');
 select test.travel('1 min');
 select ordinaut.tick();
+select test.eq(test.start('buffer_one'), 'b', 'the other step');
 select test.travel('1 min');
 select ordinaut.tick();
 select test.eq(test.decisions('buffer_one'), 'fired buffered dropped', 'one waits, the next is dropped');
@@ -84,6 +85,19 @@ select test.eq(test.start('buffer_one'), 'c', 'nor between its steps');
 select test.finish('buffer_one');
 select test.travel('1 s');
 select test.eq(test.start('buffer_one'), 'a b', 'but then');
+
+-- Nor does a step that waits for an event make two of a run.
+select test.task('waits', 'buffer_one');
+select test.travel('1 min');
+select ordinaut.tick();
+select ordinaut.wait_work(l.lease_id, l.work_id, '{"kind": "event", "topic": "t", "key": null, "timeout": null, "on_timeout": "fail"}')
+from ordinaut.lease_work('me', 'waits', 1, '1 day') as l;
+select test.start('waits');
+select test.finish('waits');
+select test.eq((select string_agg(w.reason, ' ') from ordinaut.work as w where w.queue = 'waits'), 'event', 'all that is left waits');
+select test.travel('1 min');
+select ordinaut.tick();
+select test.eq(test.decisions('waits'), 'fired buffered', 'the next run waits for it');
 
 -- Cancel other: the run is cancelled as a whole, and the new one starts.
 select test.task('other', 'cancel_other');
