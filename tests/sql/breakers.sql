@@ -76,6 +76,7 @@ select test.throws('OR031', $$select ordinaut.breaker_allows('crm')$$, 'other ca
 select test.ok(w.detail like 'Circuit breaker is OPEN: crm after 3 failures in a row (crm says no); one unit tries at 2026-03-27 12:01:31+00'
     and w.until = '2026-03-27 12:01:31+00', 'and so is who asks why')
 from ordinaut.why(:'second') as w where w.reason = 'breaker';
+select test.ok(exists (select from ordinaut.why(:'first') as w where w.reason = 'breaker'), 'and who asks for the one that is to try');
 select test.eq((select b.parked from ordinaut.list_breakers() as b), 2, 'they are counted');
 
 -- One tries; the service is still down.
