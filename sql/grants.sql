@@ -59,6 +59,7 @@ begin
         ('get_step_transitive_dependencies', '{viewer,producer,admin}'),
         ('step_history', '{viewer,producer,admin}'),
         ('find_step', '{viewer,producer,admin}'),
+        ('list_steps', '{viewer,producer,admin}'),
         ('preview', '{viewer,producer,admin}'),
         ('forecast', '{viewer,producer,admin}'),
         ('list_backfills', '{viewer,producer,admin}'),
