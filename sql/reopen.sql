@@ -274,8 +274,8 @@ begin
   insert into ordinaut.step (step_id, run_id, position, defined_by, name, state, waits_for, attempt,
     failures, crashes, output, error, created_at, started_at, finished_at)
   select ordinaut._v7(substring(uuid_send(v_id) for 6)), v_id, s.position, s.position, s.name,
-    case when k.is_kept then s.state else 'pending' end, 0, case when k.is_kept then s.attempt else 0 end,
-    0, 0,
+    case when k.is_kept then s.state else 'pending' end, 0,
+    case when k.is_kept then s.attempt else 0 end, 0, 0,
     case when k.is_kept then s.output end, case when k.is_kept then s.error end, v_now,
     case when k.is_kept then v_now end, case when k.is_kept then v_now end
   from ordinaut.step as s
@@ -295,6 +295,6 @@ end
 $fn$;
 
 comment on function ordinaut.replay_run(uuid, text, text) is
-  'Run a run of steps that has ended again from a step, as a new run (retry_of), and return its id. '
-  'That step and all that follows from it run anew, with what had not succeeded; the rest keeps '
+  'Run a run of steps that has ended again from a step, as a new run (retry_of), and return its '
+  'id. That step and all that follows from it run anew, with what had not succeeded; the rest keeps '
   'its outputs. Errors: OR020, OR031 (it has not ended, or has a key).';

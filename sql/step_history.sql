@@ -176,4 +176,5 @@ comment on function ordinaut.list_steps(uuid) is
   'The steps of a run as rows of ordinaut.step_status, items of maps and rollbacks last. No rows '
   'before it starts, and for a run of one tool.';
 
-comment on view ordinaut.step_edge is 'Which step of a run needs which: to_step_id needs from_step_id.';
+comment on view ordinaut.step_edge is
+  'Which step of a run needs which: to_step_id needs from_step_id.';

@@ -108,7 +108,21 @@ volatile
 as $fn$
 declare
   v_step ordinaut.step := ordinaut._operate(p_step_id, p_event, p_note);
+  v_need text;
 begin
+  if v_step.state = 'pending' then
+    select n.name || ' is ' || n.state into v_need
+    from ordinaut.step_edge as e
+    join ordinaut.step as n on n.step_id = e.from_step_id
+    where e.to_step_id = p_step_id and n.state not in ('complete', 'skipped', 'resolved_manually')
+    order by n.position
+    limit 1;
+    -- What needs this step relies on all before it having ended.
+    raise exception using
+      errcode = 'OR031',
+      message = format('step %s (%s) waits for others: step %s', p_step_id, v_step.name, v_need),
+      hint = 'Act on that one, or wait until it has ended.';
+  end if;
   perform ordinaut._end_step(v_step, p_state, p_output, ordinaut.now());
   perform ordinaut._fail_if_stuck(v_step.run_id, ordinaut.now());
   return p_state;
@@ -129,9 +143,9 @@ as $fn$
 $fn$;
 
 comment on function ordinaut.resolve_step(uuid, text) is
-  'Declare a step resolved, by other means than its tool: what needs it goes on, also in a run that '
-  'had failed. Returns resolved_manually. Errors: OR020, OR031 (it is being run, or has '
-  'succeeded, or its run was rolled back).';
+  'Declare a step resolved, by other means than its tool: what needs it goes on, also in a run '
+  'that had failed. Returns resolved_manually. Errors: OR020, OR031 (it is being run, waits for another '
+  'step or has succeeded, or its run was rolled back).';
 
 create or replace function ordinaut.skip_step(p_step_id uuid, p_note text default null)
 returns text
