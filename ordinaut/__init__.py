@@ -30,11 +30,15 @@ if TYPE_CHECKING:
         WorkerUnknown,
         WrongState,
     )
+    from ordinaut.tools.errors import Permanent, Retry, Snooze
     from ordinaut.tools.registry import Context, tool
 
 _HOME = {
     "Ordinaut": "ordinaut.client",
     "Context": "ordinaut.tools.registry",
+    "Permanent": "ordinaut.tools.errors",
+    "Retry": "ordinaut.tools.errors",
+    "Snooze": "ordinaut.tools.errors",
     "tool": "ordinaut.tools.registry",
 }
 
@@ -47,9 +51,12 @@ __all__ = [
     "NotFound",
     "Ordinaut",
     "OrdinautError",
+    "Permanent",
+    "Retry",
     "RunCancelled",
     "RunFailed",
     "RunTimedOut",
+    "Snooze",
     "VersionSkew",
     "WaitTimeout",
     "WorkCancelled",

@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
+import psycopg
+
 from ordinaut import calls, db, planner, simulation, whatif
 from ordinaut.calls import Approval, Backfill, Emitted, Enqueued, Json, Run
 from ordinaut.errors import RunCancelled, RunFailed, RunTimedOut, WaitTimeout
-from ordinaut.pipeline import check, check_items
+from ordinaut.pipeline import check, check_items, given
 from ordinaut.recurrence import Calendar
 from ordinaut.simulation import Fate, Outage
 
@@ -108,7 +110,7 @@ class Ordinaut:
         Raises:
             InvalidPipeline: templates, conditions or schemas are none, with the step and the field.
         """
-        check(pipeline)
+        check(given(tool, payload, pipeline))
         return calls.enqueue(
             self._on(connection), tool, payload if params is None else params, pipeline=pipeline,
             queue=queue, priority=priority, run_at=run_at, delay=delay, key=key,
@@ -164,7 +166,7 @@ class Ordinaut:
             InvalidPipeline: as of `enqueue`.
         """
         planner.check(arguments)
-        check(pipeline)
+        check(given(tool, payload, pipeline))
         return calls.create_task(
             self._on(connection), name, tool, payload if params is None else params,
             pipeline=pipeline, **arguments,
@@ -324,6 +326,33 @@ class Ordinaut:
             NotFound: there is none.
         """
         return calls.get_run(self._on(connection), run_id)
+
+    def status(self, run_id: UUID | str) -> str:
+        """Return the state of a run, or `unavailable` when the database cannot be reached.
+
+        Raises:
+            NotFound: there is none.
+        """
+        try:
+            return self.get_run(run_id).state
+        except psycopg.Error as exc:
+            if not db.is_gone(exc):
+                raise
+            return "unavailable"
+
+    def recover(
+        self,
+        run_id: UUID | str,
+        note: str | None = None,
+        *,
+        connection: db.Connection | None = None,
+    ) -> UUID:
+        """Run again what failed, as a new run; return it.  Called twice, it is the same one.
+
+        Raises:
+            NotFound, WrongState: there is no such run, or it is not in failed state.
+        """
+        return calls.recover_run(self._on(connection), run_id, note)
 
     def wait(self, run_id: UUID | str, timeout: float | None = None) -> Any:
         """Return the output of a run once it has ended with success.

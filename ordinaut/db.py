@@ -1,5 +1,5 @@
 """
-Connect to PostgreSQL: the only psycopg.connect in the package.
+Connect to PostgreSQL: the only psycopg.connect of what runs in production.
 
 Every connection has a name that pg_stat_activity shows, gives up on a dead peer within seconds
 and on a lock within `lock_timeout`, speaks UTC and UTF-8, and lands on a server that accepts

@@ -154,11 +154,14 @@ def _definition(doc: Document, key: Key, namespace: str) -> Definition:
         if ours in task:
             out[other] = task[ours]
     if "pipeline" in task:
-        out |= _pipeline(doc, key, task)
-        lines |= {
-            f"step {i}": doc.lines[*key, "pipeline", i - 1]
-            for i in range(1, len(out["pipeline"]) + 1)
-        }
+        for name in ("uses", "tool", "with", "payload"):
+            if name in task:
+                what = "params" if name in ("with", "payload") else "steps, each with a tool"
+                raise doc.error((*key, name), f"it has a pipeline; give it {what}")
+        out |= _pipeline(doc, key, task, lines)
+    elif out.get("tool") == "pipeline":
+        at = (*key, "with" if "with" in task else "payload")
+        out = _pipeline(doc, at, mapping(doc, at, {"pipeline", "params"}, ("pipeline",)), lines)
     elif "params" in task:
         raise doc.error(
             (*key, "params"), "are those of a pipeline", "A tool is given them by with."
@@ -196,14 +199,15 @@ def _definition(doc: Document, key: Key, namespace: str) -> Definition:
     )  # fmt: skip
 
 
-def _pipeline(doc: Document, key: Key, task: dict[str, Any]) -> dict[str, Any]:
-    for name in ("uses", "tool", "with", "payload"):
-        if name in task:
-            what = "params" if name in ("with", "payload") else "steps, each with a tool"
-            raise doc.error((*key, name), f"it has a pipeline; give it {what}")
-    out: dict[str, Any] = {"pipeline": pipeline.steps(doc, (*key, "pipeline"))}
-    if task.get("params") is not None:
-        out["payload"] = pipeline.params(doc, (*key, "params"), task["params"])
+def _pipeline(
+    doc: Document, key: Key, given: dict[str, Any], lines: dict[str, int]
+) -> dict[str, Any]:
+    steps = pipeline.steps(doc, (*key, "pipeline"))
+    for i in range(len(steps)):
+        lines[f"step {i + 1}"] = doc.lines[*key, "pipeline", i]
+    out: dict[str, Any] = {"pipeline": steps}
+    if given.get("params") is not None:
+        out["payload"] = pipeline.params(doc, (*key, "params"), given["params"])
     return out
 
 

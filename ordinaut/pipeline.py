@@ -114,6 +114,13 @@ def position(steps: Any, message: str) -> int | None:
     return None
 
 
+def given(tool: Any, payload: Any, pipeline: Any) -> Any:
+    """Return the steps that somebody gave: apart, or in a payload with their params."""
+    if pipeline is None and tool in (None, "pipeline") and isinstance(payload, dict):
+        return payload.get("pipeline")
+    return pipeline
+
+
 def check(definition: Any) -> None:
     """Refuse a pipeline whose templates, conditions or schemas are none.
 
@@ -126,7 +133,8 @@ def check(definition: Any) -> None:
 
 def check_items(items: Iterable[Mapping[str, Any]]) -> None:
     """Check the pipelines of what `enqueue_many` takes, each that several share once."""
-    for definition in {id(p): p for item in items if (p := item.get("pipeline"))}.values():
+    found = (given(i.get("tool"), i.get("payload"), i.get("pipeline")) for i in items)
+    for definition in {id(steps): steps for steps in found if steps}.values():
         check(definition)
 
 
@@ -171,6 +179,6 @@ def _problem(definition: Any) -> str | None:
 
 
 __all__ = [
-    "InvalidPipeline", "ManifestError", "Pipeline", "check", "check_items", "params", "position",
-    "read", "steps", "vet",
+    "InvalidPipeline", "ManifestError", "Pipeline", "check", "check_items", "given", "params",
+    "position", "read", "steps", "vet",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ Templates: in the texts of a step, `${…}` holds a JMESPath expression over wha
     "$${HOME}"                        no template: ${HOME}
 
     params, steps, run, now    of the run; `steps.x` is the output of the step x, or saved as x
+    event                      what started the run, if an event did: params.event
     item, index                of an item of a map; the item by the name that the map gives it
     output                     in a rollback: of the step that it undoes
 
@@ -29,7 +30,7 @@ from ordinaut.expression import BadTemplate, Expression, compiled, first_line
 from ordinaut.tools import output
 from ordinaut.tools.errors import ToolFailed
 
-ROOTS = ("params", "steps", "run", "now")
+ROOTS = ("params", "steps", "run", "now", "event")
 LIMIT = 1 << 20  # characters that the templates of one value come to
 DEPTH = 64
 

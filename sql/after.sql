@@ -31,10 +31,6 @@ as $fn$
   live as materialized (
     select w.run_id from ordinaut.due_work as w where w.task_id = any (p_task_ids)
     union
-    select r.run_id
-    from ordinaut.task_run as r
-    where r.task_id = any (p_task_ids) and r.finished_at is null
-    union
     select p.run_id from ordinaut.parked as p where p.task_id = any (p_task_ids)
     union
     select u.run_id

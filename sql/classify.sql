@@ -94,6 +94,7 @@ values
   ('type', 0, 'UnicodeError', 'E2002'),
   ('type', 0, 'UnicodeDecodeError', 'E2002'),
   ('type', 0, 'UnicodeEncodeError', 'E2002'),
+  ('type', 0, 'UnicodeTranslateError', 'E2002'),
   ('type', 0, 'JSONDecodeError', 'E2002'),
   ('type', 0, 'InvalidURL', 'E2002'),
   ('type', 0, 'NotStorable', 'E2002'),
@@ -119,7 +120,7 @@ values
   ('message', 14, 'too many (clients|connections|open files)|queue (is )?full', 'E3004'),
   ('message', 15, 'not configured|missing (configuration|setting|environment)', 'E7001'),
   ('message', 16, '(invalid|bad|wrong) configuration', 'E7002'),
-  ('message', 17, 'missing|required (field|property)|(field|property) is required', 'E2003'),
+  ('message', 17, '\mmissing|\mrequired', 'E2003'),
   ('message', 18, 'malformed|(invalid|not valid).{0,20}(json|xml|structure|schema)', 'E2001'),
   ('message', 19, '\minvalid|not a valid|out of range', 'E2002');
 

@@ -5,8 +5,8 @@
  *                                              --> steps that wait for it complete
  *
  * Stored, so that it may come before its waiter: a wait takes the first event of its topic (and
- * key, if it has one) since the start of its run, and an event wakes any number of waits.  A wait
- * after another of its run that took an event of the topic takes a later one.
+ * key, if it has one) since the start of its run, and an event wakes any number of waits.  A step
+ * takes a later event than those of the topic that steps took which it needs, directly or not.
  *
  * An emitter and a waiter in transactions that overlap do not see each other.  So the emitter
  * holds the lock of the topic shared, the waiter exclusively, both until they commit; but neither
@@ -311,6 +311,12 @@ declare
 begin
   perform ordinaut._check_topic('topic', p_topic);
   perform ordinaut._check_payload(p_payload);
+  -- It comes from outside, and goes into payloads, where workers put secrets in such places.
+  if jsonb_path_exists(p_payload, 'strict $.** ? (@.type() == "object" && exists (@."$secret"))')
+  then
+    perform ordinaut._refuse('payload asks for a secret: {"$secret": ...}',
+      'A task may have it in its own payload; an event may not bring it.');
+  end if;
   perform ordinaut._check_key('key', p_key);
   event_id := ordinaut.uuid_generate_v7(v_now);
   if p_idempotency_key is not null then
@@ -382,13 +388,27 @@ begin
   perform ordinaut._check_topic('topic', v_topic);
   perform ordinaut._check_key('key', v_key);
   v_until := ordinaut._deadline('timeout', p_wait -> 'timeout', p_now);
+  -- Not again what led here: but beside it, or before it knew, any number may take an event.
   v_since := greatest(
     coalesce((p_wait ->> 'since')::timestamptz, p_run.started_at, p_now),
     (
+      with recursive needed as (
+        select n.position
+        from ordinaut.pipeline_step as d
+        cross join unnest(d.needs) as n (position)
+        where d.pipeline_id = p_run.pipeline_id and d.position = p_step.defined_by
+        union
+        select n.position
+        from needed as b
+        join ordinaut.pipeline_step as d
+          on d.pipeline_id = p_run.pipeline_id and d.position = b.position
+        cross join unnest(d.needs) as n (position)
+      )
       select max((s.output ->> 'at')::timestamptz) + interval '1 us'
       from ordinaut.step as s
       where
         s.run_id = p_run.run_id and s.state = 'complete'
+        and s.defined_by in (select b.position from needed as b)
         and s.output ? 'event_id' and s.output ->> 'topic' = v_topic
     )
   );

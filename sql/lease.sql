@@ -134,8 +134,10 @@ begin
     exit when cardinality(v_work) > 0;
   end loop;
 
-  v_work := v_next || v_work;
-  if v_work = '{}' then
+  if cardinality(v_next) > 0 then
+    v_work := v_next || v_work;
+  end if;
+  if coalesce(cardinality(v_work), 0) = 0 then
     return null;
   end if;
   insert into ordinaut.lease (lease_id, worker_id, holder, queue, leased_at, expires_at, size, work)

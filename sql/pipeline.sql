@@ -200,7 +200,7 @@ as $fn$
 declare
   v_need text;
   v_at integer;
-  v_needs integer[] := '{}';
+  v_needs integer[] := array[]::integer[];
 begin
   if jsonb_typeof(p_needs) = 'string' then
     p_needs := jsonb_build_array(p_needs);
@@ -246,21 +246,34 @@ declare
   v_next ordinaut.pipeline_step;
   v_left integer[] := array_fill(0, array[v_n]);
   v_before varbit[] := array_fill(repeat('0', v_n)::varbit, array[v_n]);
-  v_order integer[] := '{}';
+  v_order integer[] := array[]::integer[];
+  v_saved constant text[] := array(select r.save_as from unnest(p_rows) as r order by r.position);
+  v_followers integer[];
   v_at integer;
   v_done integer := 0;
-  v_cycle integer[] := '{}';
+  v_cycle integer[] := array[]::integer[];
 begin
-  for v_i in 1..v_n loop
-    v_left[v_i] := cardinality((v_rows[v_i]).needs);
-    if v_left[v_i] = 0 then
-      v_order := v_order || v_i;
+  for v_row in
+    select r.* from unnest(p_rows) as r order by r.position
+  loop
+    v_left[v_row.position] := cardinality(v_row.needs);
+    if v_left[v_row.position] = 0 then
+      v_order := v_order || v_row.position;
     end if;
-    v_row := v_rows[v_i];
     v_row.level := 0;
-    v_row.followers := array(
-      select r.position from unnest(p_rows) as r where v_i = any (r.needs) order by r.position);
-    v_rows[v_i] := v_row;
+    v_row.followers := '{}';
+    v_rows[v_row.position] := v_row;
+  end loop;
+  -- By need, in one pass: looking for each among all would be a million looks.
+  for v_at, v_followers in
+    select n.need, array_agg(r.position order by r.position)
+    from unnest(p_rows) as r
+    cross join unnest(r.needs) as n (need)
+    group by n.need
+  loop
+    v_row := v_rows[v_at];
+    v_row.followers := v_followers;
+    v_rows[v_at] := v_row;
   end loop;
 
   while v_done < cardinality(v_order) loop
@@ -268,7 +281,7 @@ begin
     v_row := v_rows[v_order[v_done]];
     foreach v_at in array v_row.followers loop
       v_next := v_rows[v_at];
-      v_next.level := greatest(v_next.level, v_row.level + 1);
+      v_next.level := v_row.level + 1;  -- of its last need, which is the deepest
       v_rows[v_at] := v_next;
       v_before[v_at] := set_bit(
         v_before[v_at] | v_before[v_row.position], v_row.position - 1, 1)::varbit;
@@ -294,7 +307,7 @@ begin
 
   for v_i in 1..v_n loop
     v_row := v_rows[v_i];
-    v_row.reads := ordinaut._reads_of(v_row, v_rows, v_before[v_i]);
+    v_row.reads := ordinaut._reads_of(v_row, p_names, v_saved, v_before[v_i]);
     v_rows[v_i] := v_row;
   end loop;
   return v_rows;
@@ -307,7 +320,8 @@ comment on function ordinaut._link_steps(ordinaut.pipeline_step[], text[]) is
 
 create or replace function ordinaut._reads_of(
   p_row    ordinaut.pipeline_step,
-  p_rows   ordinaut.pipeline_step[],
+  p_names  text[],
+  p_saved  text[],
   p_before varbit
 )
 returns integer[]
@@ -318,17 +332,13 @@ declare
   v_names text[] := coalesce(ordinaut._step_reads(p_row.body), '{}');
   v_name text;
   v_at integer;
-  v_reads integer[] := '{}';
+  v_reads integer[] := array[]::integer[];
 begin
   foreach v_name in array v_names loop
     if v_name is null then
       return null;
     end if;
-    select r.position into v_at
-    from unnest(p_rows) as r
-    where v_name in (r.name, r.save_as)
-    order by r.name = v_name desc
-    limit 1;
+    v_at := coalesce(array_position(p_names, v_name), array_position(p_saved, v_name));
     if v_at is null then
       perform ordinaut._refuse_step(p_row.position, p_row.name,
         format('it reads steps.%s, which is no step', left(v_name, 63)));
@@ -347,7 +357,7 @@ end
 $fn$;
 
 comment on function ordinaut._reads_of(
-  ordinaut.pipeline_step, ordinaut.pipeline_step[], varbit
+  ordinaut.pipeline_step, text[], text[], varbit
 ) is
   'The positions whose outputs a step reads; null: all before it. Errors: invalid_parameter_value.';
 

@@ -108,6 +108,7 @@ begin
   end if;
   perform ordinaut._refuse(format('%s %s must be a whole number, %s to %s', p_what,
     left(p_value::text, 80), p_least, p_most));
+  return null;
 end
 $fn$;
 
@@ -162,10 +163,10 @@ begin
     perform ordinaut._refuse(format('map.over %L is not a list', left(p_map ->> 'over', 80)),
       'A list, or the template of one: ${steps.find.files}.');
   elsif v_as !~ '^[A-Za-z_][A-Za-z0-9_]*$'
-    or v_as in ('params', 'steps', 'run', 'now', 'index', 'output')
+    or v_as in ('params', 'steps', 'run', 'now', 'event', 'index', 'output')
   then
     perform ordinaut._refuse(format('map.as %L cannot name the item', left(v_as, 80)),
-      'Letters, digits and _ only, and not params, steps, run, now, index, output.');
+      'Letters, digits and _ only, and not params, steps, run, now, event, index, output.');
   elsif p_map ->> 'on_failure' not in ('fail', 'continue') then
     perform ordinaut._refuse(
       format('map.on_failure %L must be fail or continue', left(p_map ->> 'on_failure', 80)));
@@ -192,7 +193,7 @@ begin
     "timeout": ["number", "string"], "retry_count": ["number"]}', 'on_rollback.');
   perform ordinaut._check_uses('on_rollback.uses', p_undo -> 'uses');
   perform ordinaut._check_templates(p_undo -> 'with');
-  return p_undo || jsonb_strip_nulls(jsonb_build_object(
+  return '{"with": {}}' || p_undo || jsonb_strip_nulls(jsonb_build_object(
     'timeout', ordinaut._span_of('on_rollback.timeout', p_undo -> 'timeout'),
     'retry_count', ordinaut._whole_of('on_rollback.retry_count', p_undo -> 'retry_count', 1, 100)));
 end

@@ -134,6 +134,7 @@ declare
   v_row record;
   v_n bigint;
   v_holds boolean;
+  v_has_steps boolean;
   v_runs uuid[];
   v_held uuid[];
   v_next ordinaut.work_item[];
@@ -170,11 +171,12 @@ begin
     where not exists (select from unnest(v_work) as w where w.work_id = u.id);
   end if;
 
-  select array_agg(distinct w.run_id) filter (where w.step is not null),
-    bool_or(w.key is not null or w.idempotency_key is not null)
-  into v_runs, v_holds
+  select bool_or(w.step is not null), bool_or(w.key is not null or w.idempotency_key is not null)
+  into v_has_steps, v_holds
   from unnest(v_work) as w;
-  if v_runs is not null then
+  if v_has_steps then
+    v_runs := array(
+      select distinct w.run_id from unnest(v_work) as w where w.step is not null order by 1);
     v_held := case
       -- A caller of its own may wait; a loop must not.
       when p_room is null then ordinaut._lock_runs(v_runs)
@@ -209,7 +211,7 @@ begin
   where u.outcome = 'success' and w.step is null;
   get diagnostics v_n = row_count;
 
-  if v_runs is not null then
+  if v_has_steps then
     select array_agg(u.id) as ids, array_agg(u.output) as outputs, array_agg(u.elapsed) as elapsed
     into v_row
     from unnest(p_work_ids, p_outcomes, p_outputs, p_elapsed) as u (id, outcome, output, elapsed)

@@ -45,6 +45,7 @@ create or replace function ordinaut._complete_steps(
 returns ordinaut.work_item[]
 language plpgsql
 volatile
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_nestloop = on
 set enable_hashjoin = off
@@ -406,7 +407,7 @@ begin
   select r.* into v_run from ordinaut.task_run as r where r.run_id = p_item.run_id;
   begin
     case coalesce(p_wait ->> 'kind', '')
-      when 'sleep' then perform ordinaut._wait_sleep(v_step, v_run, p_item, p_wait, p_now);
+      when 'sleep' then perform ordinaut._wait_sleep(v_step, p_item, p_wait, p_now);
       when 'event' then perform ordinaut._wait_event(v_step, v_run, p_item, p_wait, p_now);
       when 'approval' then perform ordinaut._wait_approval(v_step, v_run, p_item, p_wait, p_now);
       when 'task' then perform ordinaut._wait_task(v_step, v_run, p_item, p_wait, p_now);
@@ -433,7 +434,6 @@ comment on function ordinaut._wait_step(
 
 create or replace function ordinaut._wait_sleep(
   p_step ordinaut.step,
-  p_run  ordinaut.task_run,
   p_item ordinaut.work_item,
   p_wait jsonb,
   p_now  timestamptz
@@ -457,6 +457,6 @@ end
 $fn$;
 
 comment on function ordinaut._wait_sleep(
-  ordinaut.step, ordinaut.task_run, ordinaut.work_item, jsonb, timestamptz
+  ordinaut.step, ordinaut.work_item, jsonb, timestamptz
 ) is
   'Let a step sleep: its unit is due when it wakes. Errors: invalid_parameter_value.';

@@ -8,6 +8,8 @@ Fixtures that every test may use.  tests/postgres.py tells where the server come
     clean_dsn    an empty database, nothing installed
     private_pg   a server of the test's own, to stop, crash and start
     psql         the path of psql
+
+The fixtures that we ship (ordinaut/testing/plugin.py) work on the same server.
 """
 
 from __future__ import annotations
@@ -21,10 +23,18 @@ import psycopg
 import pytest
 
 import ordinaut.errors  # noqa: F401  psycopg raises our classes once they are declared
+from ordinaut.testing import plugin
+from ordinaut.testing.environment import as_test
 from tests import postgres
 from tests.races import Session
 
 _SERVER: pytest.StashKey[postgres.Server] = pytest.StashKey()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Where the package is installed, its entry point has done so.
+    if not config.pluginmanager.has_plugin("ordinaut"):
+        config.pluginmanager.register(plugin, "ordinaut")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -67,6 +77,22 @@ def databases(server: postgres.Server, pytestconfig: pytest.Config) -> Iterator[
     made = postgres.Databases(server.dsn, f"{server.run}_{worker}")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def ordinaut_server(server: postgres.Server) -> Iterator[postgres.Server]:
+    with as_test():
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ordinaut_databases(databases: postgres.Databases) -> postgres.Databases:
+    return databases
+
+
+@pytest.fixture(scope="session")
+def ordinaut_template(clock_template: str) -> str:
+    return clock_template
 
 
 @pytest.fixture(scope="session")

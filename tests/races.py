@@ -1,110 +1,12 @@
-"""
-Named races: drive two or more sessions through one exact interleaving.
-
-A race is written as a script, not as luck.  Each `Session` is a real connection with its own
-thread; `start()` sends a statement without waiting, `wait_blocked()` proves that the server has
-parked it on a lock, `result()` collects the outcome.  No sleeps, no retries, no "usually fails".
-
-    worker, reaper = session("worker").at("12:00:59"), session("reaper").at("12:01:01")
-    assert reaper.run("select ordinaut.reap()") == [(1,)]    # uncommitted: holds the row
-    worker.start("select * from ordinaut.complete_work(%s)", lease_id)
-    worker.wait_blocked(by=reaper)
-    reaper.commit()
-    with pytest.raises(LeaseLost):
-        worker.result()
-"""
+"""The sessions of named races are part of the kit that ships: ordinaut/testing/races.py."""
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
-import psycopg
-from psycopg.rows import namedtuple_row
+from ordinaut.testing.races import PATIENCE, Session
 
-import ordinaut.errors  # noqa: F401  psycopg raises our classes once they are declared
+__all__ = ["PATIENCE", "Session"]
 
 # The folder beside this file is our package: pytest would else import it in our place.
 __path__ = [str(Path(__file__).with_suffix(""))]
-
-PATIENCE = 10.0  # seconds until a test calls a statement stuck; the machine may be busy
-
-
-class Session:
-    """One connection, one thread, one open transaction at a time."""
-
-    def __init__(self, name: str, dsn: str) -> None:
-        self.name = name
-        self._dsn = dsn
-        self.conn: psycopg.Connection[Any] = psycopg.connect(
-            dsn, application_name=name, row_factory=namedtuple_row
-        )
-        self.conn.execute("set deadlock_timeout = '50ms'")
-        self.conn.execute(f"set statement_timeout = '{PATIENCE:.0f}s'")
-        self.conn.commit()
-        self.pid = self.conn.info.backend_pid
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._pending: Future[list[Any]] | None = None
-
-    def run(self, query: str, *args: Any) -> list[Any]:
-        """Run a statement now, inside this session's open transaction."""
-        self.start(query, *args)
-        return self.result()
-
-    def one(self, query: str, *args: Any) -> Any:
-        """Run a statement and return the only column of its only row."""
-        ((value,),) = self.run(query, *args)
-        return value
-
-    def start(self, query: str, *args: Any) -> None:
-        """Send a statement and do not wait for it."""
-        assert self._pending is None, f"{self.name} still has a statement pending"
-
-        def go() -> list[Any]:
-            cur = self.conn.execute(query, args or None)
-            return cur.fetchall() if cur.description else []
-
-        self._pending = self._pool.submit(go)
-
-    def wait_blocked(self, by: Session | None = None) -> None:
-        """Return once the server says that `by` (None: anyone) blocks this session; else fail."""
-        deadline = time.monotonic() + PATIENCE
-        with psycopg.connect(self._dsn, autocommit=True) as watch:
-            while time.monotonic() < deadline:
-                row = watch.execute("select pg_blocking_pids(%s)", [self.pid]).fetchone()
-                blockers = row[0] if row else []
-                if blockers if by is None else by.pid in blockers:
-                    return
-                if self._pending is not None and self._pending.done():
-                    break
-        who = "anyone" if by is None else by.name
-        raise AssertionError(f"{self.name} never blocked on {who}")
-
-    def result(self) -> list[Any]:
-        """Wait for the statement that `start()` sent; return its rows or raise its error."""
-        assert self._pending is not None, f"{self.name} has nothing pending"
-        pending, self._pending = self._pending, None
-        return pending.result(PATIENCE + 5)
-
-    def at(self, when: str) -> Session:
-        """Set this session's clock; other sessions keep theirs.  Commits."""
-        self.run("select set_config('test.now', %s, false)", when)
-        self.commit()
-        return self
-
-    def commit(self) -> Session:
-        self._pool.submit(self.conn.commit).result(PATIENCE)
-        return self
-
-    def rollback(self) -> Session:
-        self._pool.submit(self.conn.rollback).result(PATIENCE)
-        return self
-
-    def close(self) -> None:
-        # Again and again: a cancel that arrives before its statement cancels nothing.
-        while self._pending is not None and not wait([self._pending], 0.05).done:
-            self.conn.cancel_safe(timeout=PATIENCE)
-        self._pool.shutdown(wait=True)
-        self.conn.close()

@@ -1,5 +1,5 @@
 """
-Time travel: the whole engine on one connection whose clock the test turns (tests/clock.sql).
+Time travel: the whole engine on one connection whose clock the test turns (testing/clock.sql).
 
 A World steps from one interesting instant to the next: the next firing, the next plan that runs
 short, the next run that may start, the next run that ends.  At each, in this order: what ends is

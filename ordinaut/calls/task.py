@@ -131,9 +131,10 @@ def create_task(
     task_id: UUID = scalar(
         conn, "create_task", name=name, tool=tool, payload=jsonb(payload),
         pipeline=jsonb(pipeline), schedule_kind=schedule_kind, schedule_expr=schedule_expr,
-        timezone=timezone, start_at=start_at, end_at=end_at, namespace=namespace, description=description,
-        queue=queue, priority=priority, key=key, key_limit=key_limit, max_attempts=max_attempts,
-        retry=jsonb(retry), timeout=timeout, catchup=catchup, grace=grace, allow_past=allow_past,
+        timezone=timezone, start_at=start_at, end_at=end_at, namespace=namespace,
+        description=description, queue=queue, priority=priority, key=key, key_limit=key_limit,
+        max_attempts=max_attempts, retry=jsonb(retry), timeout=timeout, catchup=catchup,
+        grace=grace, allow_past=allow_past,
         dst_gap=dst_gap, dst_overlap=dst_overlap, overlap=overlap, catchup_window=catchup_window,
         catchup_rate=catchup_rate, jitter=jitter, max_runs=max_runs,
         pause_on_failure=pause_on_failure, exclude=exclude,

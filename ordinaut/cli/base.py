@@ -27,7 +27,11 @@ COLOURS = {
     "fired": "green", "missed": "red", "dropped": "red", "skipped": "yellow", "buffered": "cyan",
     "excluded": "yellow", "dead": "red", "cancelled": "yellow", "paused": "yellow",
     "parked": "yellow", "warn": "yellow",
+    "closed": "green", "half_open": "yellow", "open": "red", "busy": "yellow", "stuck": "yellow",
 }  # fmt: skip
+
+
+UNAVAILABLE = 69  # the exit code for a database that cannot be reached
 
 
 class State:
@@ -88,7 +92,10 @@ def console(stderr: bool = False) -> Console:
 def complain(message: str, hint: str, code: int) -> int:
     """Print an error for a person, or for a program, and return `code`."""
     if state.json:
-        print(json.dumps({"error": message, "hint": hint or None, "exit": code}), file=sys.stderr)
+        said = {"error": message, "hint": hint or None, "exit": code}
+        if code == UNAVAILABLE:
+            said["status"] = "unavailable"
+        print(json.dumps(said), file=sys.stderr)
         return code
     out = console(stderr=True)
     out.print(Text("error: ", style="bold red") + Text(clean(message)), soft_wrap=True)

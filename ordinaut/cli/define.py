@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +70,9 @@ def what_to_run(
             raise typer.BadParameter(f"--params are those of a pipeline; a tool has {payload_is}")
         if tool is None:
             raise typer.BadParameter(f"give {tool_is}, or --pipeline FILE")
-        return tool, base.json_value(payload, payload_is), None
+        value = base.json_value(payload, payload_is)
+        pipeline.check(pipeline.given(tool, value, None))
+        return tool, value, None
     if tool is not None or payload is not None:
         raise typer.BadParameter("a pipeline names its tools itself, and has --params")
     found = pipeline.read(file)
@@ -92,6 +95,25 @@ def show_steps(definition: list[dict[str, Any]]) -> None:
     names = ("step", "uses", "needs", "if", "retry", "save_as", "more")
     shown = [n for n in names if n in ("step", "uses", "needs") or any(r[n] for r in rows)]
     table(rows, [(n, n.replace("_", " ")) for n in shown], "no steps: a run succeeds at once")
+
+
+def changed_steps(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[str]:
+    """Say which steps differ between two pipelines, a line for each change."""
+    was, now = (
+        {step.get("id", f"step_{i}"): step for i, step in enumerate(steps, 1)}
+        for steps in (old, new)
+    )
+    yield from (f"step {name} removed" for name in was if name not in now)
+    for name, step in now.items():
+        if name not in was:
+            yield f"step {name} added: {step['uses']}"
+            continue
+        for key in sorted(k for k in was[name].keys() | step.keys() if k != "id"):
+            before, after = was[name].get(key), step.get(key)
+            if before != after:
+                yield f"step {name} changed: {key} {base.show(before)} -> {base.show(after)}"
+    if [name for name in was if name in now] != [name for name in now if name in was]:
+        yield f"steps are in another order: {', '.join(now)}"
 
 
 _MORE = {

@@ -31,6 +31,7 @@ from ordinaut.cli import (
     service,
     simulate,
     task,
+    trouble,
     wait,
 )
 from ordinaut.errors import (
@@ -43,7 +44,7 @@ from ordinaut.errors import (
 )
 from ordinaut.version import __version__
 
-OK, NEGATIVE, USAGE, UNAVAILABLE, INTERNAL, SKEW, CONFIG = 0, 1, 2, 69, 70, 75, 78
+OK, NEGATIVE, USAGE, INTERNAL, SKEW, CONFIG = 0, 1, 2, 70, 75, 78
 
 EPILOG = (
     "--dsn and --json may stand anywhere. Ids may be cut to any tail that is unique."
@@ -92,11 +93,14 @@ app.add_typer(run.app, name="run")
 app.add_typer(calendars.app, name="calendar")
 app.add_typer(ops.queue, name="queue")
 app.add_typer(imports.app, name="import")
+app.add_typer(trouble.breaker, name="breaker")
+app.add_typer(trouble.errors, name="errors")
 app.add_typer(wait.approval, name="approval")
 for group in (service, run, ops, forecast, wait):
     group.commands(app)
 for looking in (define, calendar, backfill, simulate, plan):
     looking.commands(task.app)
+trouble.commands(run.app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -169,7 +173,7 @@ def _explain(exc: Exception) -> int:
             return base.complain(
                 f"cannot reach the database ({where}): {_last_line(exc)}",
                 hint or "Is it running, and is the DSN right? See: ordinaut doctor",
-                UNAVAILABLE,
+                base.UNAVAILABLE,
             )
         case psycopg.OperationalError():
             return base.complain(message, hint or "Try again.", NEGATIVE)

@@ -12,7 +12,8 @@ import typer
 from ordinaut import calls
 from ordinaut.cli import base
 from ordinaut.cli.base import answer, state
-from ordinaut.cli.task import expanded, schedule
+from ordinaut.cli.define import changed_steps
+from ordinaut.cli.task import expanded, schedule, what
 from ordinaut.foresight import Planned
 from ordinaut.foresight import plan as foresee
 from ordinaut.manifest import read_all
@@ -69,9 +70,13 @@ def _tell(one: Planned) -> None:
     out = base.console()
     out.print(f"{one.what} {one.name} {one.action}", style=_STYLES.get(one.action, ""))
     for name, (old, new) in one.fields.items():
+        if name == "pipeline" and old and new:
+            for line in changed_steps(old, new):
+                out.print(base.clean(f"  {line}"), soft_wrap=True)
+            continue
         out.print(base.clean(f"  {name}: {base.show(old)} -> {base.show(new)}"), soft_wrap=True)
     if one.task is not None and one.action == "created":
-        out.print(base.clean(f"  {one.task.tool}, {schedule(one.task)}"), soft_wrap=True)
+        out.print(base.clean(f"  {what(one.task)}, {schedule(one.task)}"), soft_wrap=True)
     for sign, style, instants in (("-", "red", one.disappear), ("+", "green", one.appear)):
         for at in instants[:_SHOWN]:
             wall = zone(one.timezone).wall(at)

@@ -71,6 +71,11 @@ def show_changes(changes: list[Change]) -> None:
     table(rows, columns, "the files define nothing", style="action")
 
 
+def what(task: calls.Task) -> str:
+    """What a task's runs call: its tool, or so many steps."""
+    return task.tool if task.pipeline is None else f"{len(task.pipeline)} steps"
+
+
 def schedule(task: calls.Task) -> str:
     """A task's schedule in a few words."""
     text = f"{task.schedule_kind} {task.schedule_expr or ''}".strip()
@@ -105,7 +110,8 @@ def list_(
         return
     rows = [
         {
-            "task": f"{t.namespace}/{t.name}", "status": t.status, "tool": t.tool,
+            "task": f"{t.namespace}/{t.name}", "status": t.status,
+            "tool": what(t),
             "schedule": schedule(t), "next_run": t.next_run, "last_run": t.last_run,
             "fired": t.fired_count, "note": t.status_note,
         }

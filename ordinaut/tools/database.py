@@ -68,6 +68,11 @@ class Database:
         else:
             self._idle.append(conn)
 
+    def close(self) -> None:
+        """Close what is kept."""
+        while self._idle:
+            self._idle.pop().close()
+
     def _connect(self) -> psycopg.Connection[Any]:
         return db.connect(
             self._dsn,

@@ -4,19 +4,20 @@ What went wrong, in the words that retries are decided by: a category, a code, w
     network           E1001 connection failed  E1002 timeout  E1003 unreachable      retryable
     validation        E2001 invalid structure  E2002 invalid input  E2003 missing    not
     resource          E3001 memory  E3002 disk  E3004 too many connections           retryable
-    external_service  E4004 the tool failed                                          retryable
+    external_service  E4003 unavailable  E4004 the tool failed                       retryable
     internal          E5001 database connection  E5002 internal  E5003 processing    retryable
     timeout           E6001 execution timeout                                        retryable
     configuration     E7001 missing  E7002 invalid                                   not
     permission        E8001 insufficient  E8002 unauthorized                         not
 
 A tool that knows better raises `Retry`, `Snooze` or `Permanent`.
+
+sql/classify.sql has the same tables, for errors that come as text; a test compares them.
 """
 
 from __future__ import annotations
 
 import errno
-import sys
 from typing import NamedTuple
 
 from ordinaut.tools import output
@@ -58,6 +59,35 @@ _SQLSTATES = {
     "57P": "E5001",
     "OR001": "E5003",
 }
+# Of an exception and its bases, the first that is named here decides.
+_NAMES = {
+    "E1001": (
+        "ConnectionError ConnectionRefusedError ConnectionResetError "
+        "ConnectionAbortedError BrokenPipeError IncompleteReadError RemoteDisconnected "
+        "IncompleteRead ServerDisconnectedError ClientConnectionError NetworkError "
+        "ConnectError ReadError WriteError CloseError RemoteProtocolError ProxyError "
+        "SSLError ChunkedEncodingError NewConnectionError ProtocolError URLError "
+        "gaierror herror"
+    ),
+    "E1003": "NameResolutionError",
+    "E1002": (
+        "ConnectTimeout ReadTimeout WriteTimeout Timeout TimeoutException "
+        "ConnectTimeoutError ReadTimeoutError"
+    ),
+    "E3004": "PoolTimeout",
+    "E4003": "TooManyRedirects",
+    "E4004": "HTTPStatusError HTTPError ToolFailed Retry Permanent",
+    "E6001": "TimeoutError TimeoutExpired",
+    "E2002": (
+        "ValueError UnicodeError UnicodeDecodeError UnicodeEncodeError "
+        "UnicodeTranslateError JSONDecodeError InvalidURL NotStorable UnstorableResult"
+    ),
+    "E2001": "ValidationError",
+    "E3001": "MemoryError",
+    "E8001": "PermissionError",
+    "E5001": "OperationalError InterfaceError",
+}
+_TYPES = {name: code for code, names in _NAMES.items() for name in names.split()}
 _ERRNOS = {
     errno.ENOMEM: "E3001",
     errno.ENOSPC: "E3002",
@@ -198,22 +228,11 @@ def _code(exc: BaseException) -> str:
     sqlstate = getattr(exc, "sqlstate", None)
     if isinstance(sqlstate, str) and len(sqlstate) == 5:
         return by_sqlstate(sqlstate)
-    psycopg = sys.modules.get("psycopg")  # not imported: nobody can have raised its errors
-    if psycopg and isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
-        return "E5001"
-    # Before ConnectionError and OSError, which it would otherwise be taken for.
-    if isinstance(exc, TimeoutError):
-        return "E6001"
-    if isinstance(exc, ConnectionError):
-        return "E1001"
-    if isinstance(exc, PermissionError):
-        return "E8001"
-    if isinstance(exc, OSError):
-        resolver = type(exc).__name__ in ("gaierror", "herror")
-        return "E1001" if resolver else _ERRNOS.get(exc.errno or 0, "E5002")
-    if isinstance(exc, ValueError | output.NotStorable):
-        return "E2002"
-    return "E3001" if isinstance(exc, MemoryError) else "E5002"
+    for kind in type(exc).__mro__:
+        # By name: most of these libraries are not installed, and none need be imported.
+        if code := _TYPES.get(kind.__name__):
+            return code
+    return _ERRNOS.get(exc.errno or 0, "E5002") if isinstance(exc, OSError) else "E5002"
 
 
 def _traceback(exc: BaseException) -> str:

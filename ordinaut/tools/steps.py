@@ -84,6 +84,8 @@ def check_output(unit: wire.Unit, result: bytes | None) -> None:
 def _context(envelope: dict[str, Any]) -> dict[str, Any]:
     names = {"params", "steps", "run", "now", "output", "index"}
     context = {name: envelope[name] for name in names & envelope.keys()}
+    if isinstance(params := context.get("params"), dict):
+        context["event"] = params.get("event")
     if "index" in envelope:
         context[envelope.get("as") or "item"] = envelope.get("item")
     return context

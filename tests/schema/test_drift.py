@@ -111,6 +111,7 @@ def test_the_wheel_has_every_file_as_it_is(tmp_path: Path) -> None:
         ("ordinaut/_sql/", "sql", "*.sql"),
         ("ordinaut/_migrations/", "migrations", "*.sql"),
         ("ordinaut/", "ordinaut", "**/*.py"),
+        ("ordinaut/", "ordinaut", "**/*.sql"),
     ):
         for path in (ROOT / folder).glob(pattern):
             name = packaged + path.relative_to(ROOT / folder).as_posix()

@@ -46,6 +46,13 @@ select test.eq(test.state(:'run_id', 'l'), 'in_progress', 'but not for another k
 select test.eq((select w.detail from ordinaut._why_wait((test.step(:'run_id', 'l')).step_id) as w), 'it waits for event m (key l)', 'why() says so');
 select test.eq((select waiters from ordinaut.emit_event('m')), 0, 'an event without a key is for nobody''s key');
 
+select test.run('[{"id": "soon", "uses": "wait_for_event", "needs": []}, {"id": "late", "uses": "wait_for_event", "needs": []}, {"id": "x", "uses": "echo", "needs": "soon"}, {"id": "after", "uses": "wait_for_event", "needs": "x"}]') as run_id \gset
+select test.wait(:'run_id', 'soon', test.on('p')), test.travel('1 s');
+select ordinaut.emit_event('p');
+select test.done(:'run_id', 'x');
+select test.eq(test.wait(:'run_id', 'late', test.on('p')), 'success', 'nor does it matter which of two came to wait first');
+select test.eq(test.wait(:'run_id', 'after', test.on('p')), 'waiting', 'but what follows one of them waits for a later event');
+
 -- In vain.
 select test.run('[{"id": "w", "uses": "wait_for_event"}]') as failing \gset
 select test.run('[{"id": "w", "uses": "wait_for_event", "save_as": "w"}]') as going_on \gset
@@ -67,6 +74,8 @@ select test.eq(test.wait(:'run_id', 'w', test.on('no topic')), 'failed', 'a topi
 select test.eq((select s.error ->> 'category' from test.step(:'run_id', 'w') as s), 'validation', 'for good');
 select test.throws('22023', format('select ordinaut.emit_event(%L)', t), 'refused: ' || left(t, 20)) from unnest(array['', 'a b', 'a.*', '*', '.a', repeat('a', 201)]) as t;
 select test.throws('22023', 'select ordinaut.emit_event(''a'', null)', 'refused: no payload');
+select test.throws('22023', format('select ordinaut.emit_event(''a'', %L)', p), 'refused: one that asks for a secret, ' || p) from unnest(array['{"$secret": "x"}', '{"a": [1, {"$secret": "x"}]}']) as p;
+select test.eq((select e.outcome from ordinaut.emit_event('a', '{"a": "$secret", "b": [null, 1]}') as e), 'new', 'a word is no such thing');
 select test.run('[{"id": "w", "uses": "wait_for_event"}]') as run_id \gset
 select test.eq(test.wait(:'run_id', 'w', test.on('a', null, format('{%s}', w)::jsonb)), 'failed', 'a step may not ask for ' || w)
 from unnest(array['"timeout": -1']) as w;

@@ -414,7 +414,7 @@ def test_doctor_tells_a_healthy_database_from_an_empty_one(cli, dsn, clean_dsn):
     verdicts = {f["check"]: f["verdict"] for f in report["findings"]}
     assert code == 0
     assert verdicts["schema"] == "ok"
-    assert verdicts["functions"] == "warn"  # tests/clock.sql replaced now()
+    assert verdicts["functions"] == "warn"  # the clock of ordinaut.testing replaced now()
     assert any("now" in f["detail"] for f in report["findings"] if f["check"] == "functions")
     assert {s["setting"]: s["source"] for s in report["settings"]}["dsn"] == "command line"
 

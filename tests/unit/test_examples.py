@@ -12,7 +12,7 @@ from ordinaut.cli.main import invoke
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize("name", ["schedules.yaml", "host.yaml"])
+@pytest.mark.parametrize("name", ["schedules.yaml", "host.yaml", "orders.yaml"])
 def test_an_example(name, dsn, capsys):
     file = str(EXAMPLES / name)
     assert invoke(["task", "apply", file, "--dsn", dsn]) == 0

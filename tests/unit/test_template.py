@@ -237,10 +237,10 @@ def test_a_good_pipeline_has_no_problems() -> None:
         ({"with": "${steps.b}"}, "step b, with: steps.b is the step's own output"),
         ({"with": {"${x}": 1}}, "step b, with.${x}: a key of an object is no template"),
         ({"with": "${param.x}"}, "step b, with: 'param.x': param is nothing that this may read;"
-                                 " there are now, params, run, steps"),
+                                 " there are event, now, params, run, steps"),
         ({"with": "${first.x}"}, "step b, with: 'first.x': write steps.first"),
         ({"with": "${item}"}, "step b, with: 'item': item is nothing that this may read; there are"
-                              " now, params, run, steps"),
+                              " event, now, params, run, steps"),
         ({"if": "steps.first.n > 25"}, "step b, if: 'steps.first.n > 25': JMESPath writes numbers"
                                        " in backticks: `25`"),
         ({"if": 'steps.first.s == "yes"'}, "step b, if: 'steps.first.s == \"yes\"': JMESPath writes"
@@ -250,7 +250,8 @@ def test_a_good_pipeline_has_no_problems() -> None:
         ({"if": "size(steps.first)"}, "step b, if: 'size(steps.first)': JMESPath has no function"
                                       " size()"),
         ({"if": "item.ok", "map": {"over": [1]}}, "step b, if: 'item.ok': item is nothing that this"
-                                                  " may read; there are now, params, run, steps"),
+                                                  " may read; there are event, now, params, run,"
+                                                  " steps"),
         ({"map": {"over": "${steps.c}"}}, "step b, map.over: steps.c may not have ended by then:"
                                           " add c to its needs"),
         ({"map": {"over": [], "as": "now"}}, "step b, map.as: now has a meaning already"),
