@@ -41,6 +41,7 @@
 \ir approval.sql
 \ir subtask.sql
 \ir map.sql
+\ir run_tree.sql
 \ir calendar_checks.sql
 \ir calendar.sql
 \ir after.sql

@@ -169,12 +169,34 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
-  select s.* from ordinaut.step_status as s where s.run_id = p_run_id order by s.position;
+  (select s.* from ordinaut.step_status as s where s.run_id = p_run_id order by s.position)
+  union all
+  -- It has not started: what its pipeline says.
+  (
+    select null, p_run_id, w.task_id, d.position, d.name, null, d.level, d.tool, 'pending',
+      array(
+        select n.name
+        from unnest(d.needs) as e (at)
+        join ordinaut.pipeline_step as n on n.pipeline_id = d.pipeline_id and n.position = e.at
+        order by e.at
+      ),
+      0, 0, d.max_attempts, null, null, null, null, null, null, w.enqueued_at, null, null,
+      d.save_as, null, null
+    from (
+      select u.task_id, u.pipeline_id, u.enqueued_at
+      from ordinaut.due_work as u where u.work_id = p_run_id and u.step is null
+      union all
+      select u.task_id, u.pipeline_id, u.enqueued_at
+      from ordinaut.parked as u where u.work_id = p_run_id and u.step is null
+    ) as w
+    join ordinaut.pipeline_step as d on d.pipeline_id = w.pipeline_id
+    order by d.position
+  );
 $fn$;
 
 comment on function ordinaut.list_steps(uuid) is
-  'The steps of a run as rows of ordinaut.step_status, items of maps and rollbacks last. No rows '
-  'before it starts, and for a run of one tool.';
+  'The steps of a run as rows of ordinaut.step_status, items of maps and rollbacks last; before '
+  'it starts those of its pipeline, without ids. No rows for a run of one tool.';
 
 comment on view ordinaut.step_edge is
   'Which step of a run needs which: to_step_id needs from_step_id.';

@@ -11,19 +11,6 @@
  * parent that is busy is told by the sweep, from unheard_end.
  */
 
-create or replace function ordinaut._child_step(p_key text)
-returns uuid
-language sql
-immutable
-as $fn$
-  select case
-    when p_key ~ '^child:[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then substr(p_key, 7)::uuid
-  end;
-$fn$;
-
-comment on function ordinaut._child_step(text) is
-  'The step that started a run with this idempotency key; null: none did.';
-
 create or replace function ordinaut._parent_of(p_run_id uuid)
 returns uuid
 language sql

@@ -30,7 +30,7 @@ select test.done(:'run', 'b', '{"n": 2}'), test.travel('1 s'), test.done(:'run',
 select test.eq((state, output)::text, ('success', '{"a": {"n": 1}, "b": {"n": 2}, "c": null}')::text, 'and succeeds') from ordinaut.get_run(:'run');
 select test.eq(test.seen(:'run', 'b'), '{pending,in_progress,error,ready,in_progress,complete}', 'its history tells both tries');
 select test.eq(test.seen(:'run', 'c'), '{pending,cancelled,pending,in_progress,complete}', 'what was cancelled is not forgotten');
-select test.eq(array_agg(h.event || coalesce(' ' || h.step, '')), '{"steps_retried","step_reopened c","step_retried b"}', 'and the journal who and why')
+select test.eq(array_agg(h.event || coalesce(' ' || h.step, '') order by h.event), '{"step_reopened c","step_retried b","steps_retried"}', 'and the journal who and why')
 from ordinaut.run_history(:'run') as h where h.actor is not null and h.event ~ '^steps?_re';
 select test.eq(detail ->> 'note', 'fixed', 'why') from ordinaut.run_history(:'run') where event = 'steps_retried';
 select test.throws('OR031', format('select ordinaut.retry_failed_steps(%L)', :'run'), 'what has succeeded is not retried');
