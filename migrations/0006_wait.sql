@@ -67,3 +67,7 @@ create table ordinaut.unheard_end (
 );
 
 create index task_event_idx on ordinaut.task (schedule_expr) where schedule_kind = 'event';
+
+-- The runs that a step started: they are named by this key.
+create index task_run_child_idx on ordinaut.task_run (idempotency_key)
+  where idempotency_key like 'child:%';

@@ -491,6 +491,7 @@ create table ordinaut.task_run (
 )
 partition by RANGE (run_id);
 
+CREATE INDEX task_run_child_idx ON ONLY ordinaut.task_run USING btree (idempotency_key) WHERE (idempotency_key ~~ 'child:%'::text);
 CREATE INDEX task_run_live_idx ON ONLY ordinaut.task_run USING btree (task_id) WHERE (finished_at IS NULL);
 CREATE INDEX task_run_pipeline_idx ON ONLY ordinaut.task_run USING btree (pipeline_id) WHERE (pipeline_id IS NOT NULL);
 CREATE INDEX task_run_task_idx ON ONLY ordinaut.task_run USING btree (task_id, run_id) WHERE (task_id IS NOT NULL);

@@ -210,5 +210,7 @@ comment on function ordinaut.retry_run(
 ) is
   'Run again, as a new run (retry_of), one run that did not succeed, or up to p_limit by filter, '
   'oldest first; those with this p_state that no retry followed yet. outcome: new, existing (it '
-  'was retried before: that run). Errors: OR020, OR031 (it has not failed), '
+  'was retried before: that run). A run of steps begins again from its first: '
+  'retry_failed_steps() goes on in place from what failed, replay_run() anew from any step. '
+  'Errors: OR020, OR031 (it has not failed), '
   'invalid_parameter_value (no filter).';

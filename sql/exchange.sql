@@ -285,6 +285,18 @@ comment on function ordinaut._settle_part(
 ) is
   'Settle those units of an exchange that belong to one lease.';
 
+create or replace function ordinaut._is_progress(p_data jsonb)
+returns boolean
+language sql
+immutable
+as $fn$
+  select coalesce(
+    jsonb_path_exists(p_data, '$.percent ? (@.type() == "number" && @ >= 0 && @ <= 100)'), false);
+$fn$;
+
+comment on function ordinaut._is_progress(jsonb) is
+  'Whether this tells of progress: its percent is from 0 to 100.';
+
 create or replace function ordinaut._note(
   p_lease_id uuid,
   p_work_id  uuid,
@@ -295,12 +307,19 @@ returns void
 language plpgsql
 volatile
 as $fn$
+declare
+  v_step constant ordinaut.step := ordinaut._step_of(p_work_id);
+  v_event text := p_event;
 begin
   if p_event not in ('log', 'progress') or p_event is null then
     perform ordinaut._refuse(
       format('event %L of unit %s must be log or progress', p_event, p_work_id));
+  elsif p_event = 'progress' and not ordinaut._is_progress(p_data) then
+    -- Views read the number; and a worker whose note is refused could settle nothing any more.
+    v_event := 'log';
   end if;
-  perform ordinaut._journal(p_event, p_work_id, p_lease_id => p_lease_id, p_detail =>
+  perform ordinaut._journal(v_event, coalesce(v_step.run_id, p_work_id),
+    p_lease_id => p_lease_id, p_step => v_step.name, p_detail =>
     case
       when pg_column_size(p_data) <= 65536 then p_data
       else jsonb_build_object('truncated', true, 'preview', left(p_data::text, 10000))
@@ -309,8 +328,8 @@ end
 $fn$;
 
 comment on function ordinaut._note(uuid, uuid, text, jsonb) is
-  'Append a tool''s own line or progress to the journal; more than 64 kB is truncated. Errors: '
-  'invalid_parameter_value.';
+  'Append a tool''s own line or progress to the journal; more than 64 kB is truncated, and what '
+  'is no progress is a line. Errors: invalid_parameter_value.';
 
 create or replace function ordinaut.log_work(
   p_lease_id uuid,
@@ -335,6 +354,11 @@ begin
       errcode = 'OR001',
       message = format('lease %s does not hold unit %s', p_lease_id, p_work_id),
       hint = 'Stop: the lease was taken back.';
+  elsif p_event = 'progress' and not ordinaut._is_progress(p_data) then
+    perform ordinaut._refuse(
+      format('progress of unit %s is not from 0 to 100: %s', p_work_id,
+        coalesce(left(p_data ->> 'percent', 40), 'no percent')),
+      'As in {"percent": 40, "note": "row 400 of 1000"}.');
   end if;
   perform ordinaut._note(p_lease_id, p_work_id, p_event, p_data);
 end

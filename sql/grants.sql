@@ -41,6 +41,7 @@ begin
         -- Called by views, with the rights of whoever reads them.
         ('_told', '{viewer,admin}'),
         ('_v7_floor', '{viewer,admin}'),
+        ('_child_step', '{viewer,admin}'),
         ('_v7_prefix', '{viewer,admin}'),
         ('get_run', '{viewer,producer,worker,admin}'),
         ('list_runs', '{viewer,producer,admin}'),
@@ -59,6 +60,8 @@ begin
         ('get_step_transitive_dependencies', '{viewer,producer,admin}'),
         ('step_history', '{viewer,producer,admin}'),
         ('find_step', '{viewer,producer,admin}'),
+        ('list_steps', '{viewer,producer,admin}'),
+        ('run_tree', '{viewer,producer,admin}'),
         ('preview', '{viewer,producer,admin}'),
         ('forecast', '{viewer,producer,admin}'),
         ('list_backfills', '{viewer,producer,admin}'),

@@ -242,3 +242,16 @@ $fn$;
 
 comment on function ordinaut._sweep_holds() is
   'Release slots whose run has ended, and hand free slots to those in line. Returns units moved.';
+
+create or replace function ordinaut._child_step(p_key text)
+returns uuid
+language sql
+immutable
+as $fn$
+  select case
+    when p_key ~ '^child:[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then substr(p_key, 7)::uuid
+  end;
+$fn$;
+
+comment on function ordinaut._child_step(text) is
+  'The step that started a run with this idempotency key; null: none did.';

@@ -31,7 +31,9 @@
 \ir stuck.sql
 \ir error_stats.sql
 \ir readiness.sql
+\ir context.sql
 \ir step_history.sql
+\ir reopen.sql
 \ir step_verbs.sql
 \ir wait.sql
 \ir event.sql
@@ -39,6 +41,7 @@
 \ir approval.sql
 \ir subtask.sql
 \ir map.sql
+\ir run_tree.sql
 \ir calendar_checks.sql
 \ir calendar.sql
 \ir after.sql

@@ -127,7 +127,7 @@ select
   p.pipeline_id,
   case when p.idempotency_key like 'child:%' then (
     select s.run_id from ordinaut.step as s
-    where s.step_id = substring(p.idempotency_key from 7 for 36)::uuid
+    where s.step_id = ordinaut._child_step(p.idempotency_key)
   ) end as parent_run_id
 from told as p
 left join ordinaut.task as t on t.task_id = p.task_id;

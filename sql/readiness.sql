@@ -1,7 +1,7 @@
 /*
- * How far a run of steps is: one row per step, and one per run.  Each function takes one id, of a
- * step, a run or a task (its newest run), and answers for a run of any kind: of a run that has not
- * started the steps are those of its pipeline, and a run of one tool is one step, itself.
+ * How far the steps of a run are.  Each function takes one id, of a step, a run or a task (its
+ * newest run), and answers for a run of any kind: of a run that has not started the steps are those
+ * of its pipeline, and a run of one tool is one step, itself.  The run as a whole: context.sql.
  *
  * completed_parents are counted over all steps of the run, whichever steps are asked for.
  */
@@ -98,6 +98,27 @@ $fn$;
 comment on function ordinaut._satisfies(text, boolean) is
   'Whether a step that ended so lets the steps go on that need it.';
 
+-- Whoever is to decide about an error has not yet, as long as it waits for something.
+create or replace function ordinaut._may_retry(
+  p_state    text,
+  p_attempt  integer,
+  p_failures integer,
+  p_limit    integer,
+  p_error    jsonb,
+  p_wait     jsonb
+)
+returns boolean
+language sql
+immutable
+as $fn$
+  select p_attempt > 0 and p_failures < p_limit
+    and coalesce((p_error ->> 'retryable')::boolean, true)
+    and (p_state = 'waiting_for_retry' or (p_state = 'error' and p_wait is not null));
+$fn$;
+
+comment on function ordinaut._may_retry(text, integer, integer, integer, jsonb, jsonb) is
+  'Whether a step failed, and will be tried again.';
+
 create or replace function ordinaut._readiness(p_run_id uuid, p_step_ids uuid[])
 returns table (
   workflow_step_uuid      uuid,
@@ -117,7 +138,8 @@ returns table (
   next_retry_at           timestamptz,
   last_attempted_at       timestamptz,
   last_failure_at         timestamptz,
-  is_blocked              boolean
+  is_blocked              boolean,
+  kind                    text
 )
 language plpgsql
 stable
@@ -128,17 +150,44 @@ as $fn$
 declare
   v_pipeline_id uuid;
   v_started boolean;
+  v_blocked integer[] := '{}';
 begin
   select r.pipeline_id, true into v_pipeline_id, v_started
   from ordinaut.task_run as r
   where r.run_id = p_run_id;
   if v_pipeline_id is not null then
+    -- All that lies behind a failure for good, if there is one.
+    if exists (
+      select from ordinaut.step as s where s.run_id = p_run_id and s.state = 'error'
+    ) then
+      v_blocked := array(
+        with recursive behind as (
+          select f.at
+          from ordinaut.step as s
+          join ordinaut.pipeline_step as d
+            on d.pipeline_id = v_pipeline_id and d.position = s.position
+          cross join unnest(d.followers) as f (at)
+          where
+            s.run_id = p_run_id and s.state = 'error' and not d.continue_on_error
+            and not ordinaut._may_retry(
+              s.state, s.attempt, s.failures, d.max_attempts, s.error, s.wait)
+          union
+          select f.at
+          from behind as b
+          join ordinaut.pipeline_step as d
+            on d.pipeline_id = v_pipeline_id and d.position = b.at
+          cross join unnest(d.followers) as f (at)
+        )
+        select b.at from behind as b);
+    end if;
     return query
     select s.step_id, s.run_id, s.name, s.position, d.level, s.state,
       n.done = n.total,
-      x.eligible,
+      ordinaut._may_retry(s.state, s.attempt, s.failures, d.max_attempts, s.error, s.wait),
       n.done = n.total and (
-        s.state in ('pending', 'ready')
+        s.state = 'ready'
+        -- Items and rollbacks take turns: who is pending is not yet next.
+        or (s.state = 'pending' and s.kind is null)
         or (s.state = 'waiting_for_retry' and s.next_retry_at <= ordinaut.now())),
       n.total::integer, n.done::integer, s.attempt::integer, d.max_attempts::integer,
       extract(epoch from s.retry_after)::float8, s.next_retry_at, s.started_at,
@@ -146,22 +195,25 @@ begin
         select max(g.at) from ordinaut.run_log as g
         where g.run_id = s.run_id and g.step = s.name
           and g.event in ('failed', 'timed_out', 'crashed'))) end,
-      s.state in ('pending', 'cancelled') and n.stuck > 0
+      s.kind is null and s.state in ('pending', 'cancelled') and s.position = any (v_blocked),
+      s.kind
     from ordinaut.step as s
     cross join lateral (
-      select q.* from ordinaut.pipeline_step as q
+      select q.level, q.needs, case s.kind
+          when 'rollback' then coalesce((q.on_rollback ->> 'retry_count')::integer, 3)
+          else q.max_attempts
+        end as max_attempts
+      from ordinaut.pipeline_step as q
       where q.pipeline_id = v_pipeline_id and q.position = s.defined_by
       offset 0
     ) as d
     cross join lateral (
       select
         count(*) as total,
-        count(*) filter (where ordinaut._satisfies(p.state, pd.continue_on_error)) as done,
-        count(*) filter (where p.state in ('error', 'cancelled') and not pd.continue_on_error
-          and not (p.state = 'error' and p.next_retry_at is not null)) as stuck
+        count(*) filter (where ordinaut._satisfies(p.state, pd.continue_on_error)) as done
       from unnest(case when s.kind is null then d.needs else '{}' end) as need (at)
       cross join lateral (
-        select t.state, t.next_retry_at from ordinaut.step as t
+        select t.state from ordinaut.step as t
         where t.run_id = s.run_id and t.position = need.at
         offset 0
       ) as p
@@ -171,11 +223,6 @@ begin
         offset 0
       ) as pd
     ) as n
-    cross join lateral (
-      select s.attempt > 0 and s.failures < d.max_attempts
-        and coalesce((s.error ->> 'retryable')::boolean, true)
-        and s.state not in ('complete', 'skipped', 'cancelled', 'resolved_manually') as eligible
-    ) as x
     where s.run_id = p_run_id and (p_step_ids is null or s.step_id = any (p_step_ids))
     order by s.position;
     return;
@@ -192,7 +239,7 @@ begin
     return query
     select null::uuid, p_run_id, d.name, d.position, d.level, 'pending', d.needs = '{}', false,
       d.needs = '{}', cardinality(d.needs), 0, 0, d.max_attempts::integer, null::float8,
-      null::timestamptz, null::timestamptz, null::timestamptz, false
+      null::timestamptz, null::timestamptz, null::timestamptz, false, null::text
     from ordinaut.pipeline_step as d
     where d.pipeline_id = v_pipeline_id and p_step_ids is null
     order by d.position;
@@ -210,7 +257,7 @@ begin
     r.state = 'pending' and r.run_at <= ordinaut.now(), 0, 0, r.attempt, r.max_attempts,
     null::float8, case when r.failures > 0 and r.finished_at is null then r.run_at end,
     r.started_at, case when r.state in ('failed', 'timed_out', 'abandoned') then r.finished_at end,
-    false
+    false, null
   from ordinaut.run as r
   where r.run_id = p_run_id;
 end
@@ -240,14 +287,17 @@ returns table (
   next_retry_at           timestamptz,
   last_attempted_at       timestamptz,
   last_failure_at         timestamptz,
-  is_blocked              boolean
+  is_blocked              boolean,
+  kind                    text,
+  run_id                  uuid,
+  max_attempts            integer
 )
 language sql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
-  select r.*
+  select r.*, r.task_uuid, r.retry_limit
   from ordinaut._run_of(p_id) as o (run_id)
   cross join lateral ordinaut._readiness(o.run_id, case
     when p_step_ids is not null then p_step_ids
@@ -258,7 +308,9 @@ $fn$;
 
 comment on function ordinaut.get_step_readiness_status(uuid, uuid[]) is
   'Whether steps can run, and why not: one row for the id of a step; all steps of a run for its id '
-  'or that of its task (the newest run), or those in p_step_ids. task_uuid is the run. '
+  'or that of its task (the newest run), or those in p_step_ids. task_uuid is the run (run_id, '
+  'too), retry_limit the attempts in all (max_attempts, too). is_blocked: what it needs, or that '
+  'in turn, failed for good. kind: item (of a map), rollback, or null. '
   'retry_eligible: it failed and may be tried again; ready_for_execution: now. '
   'backoff_request_seconds: the delay that its last failure asked for, null when the backoff of '
   'its retry policy was drawn. Before a run starts its steps have no id yet. Errors: OR020.';
@@ -282,7 +334,10 @@ returns table (
   next_retry_at           timestamptz,
   last_attempted_at       timestamptz,
   last_failure_at         timestamptz,
-  is_blocked              boolean
+  is_blocked              boolean,
+  kind                    text,
+  run_id                  uuid,
+  max_attempts            integer
 )
 language sql
 stable
@@ -297,175 +352,33 @@ $fn$;
 comment on function ordinaut.get_step_readiness_status_batch(uuid[]) is
   'get_step_readiness_status() of several ids. Errors: OR020.';
 
-create or replace function ordinaut.get_task_execution_context(p_id uuid)
-returns table (
-  task_uuid             uuid,
-  task_id               uuid,
-  namespace             text,
-  name                  text,
-  status                text,
-  total_steps           integer,
-  pending_steps         integer,
-  in_progress_steps     integer,
-  completed_steps       integer,
-  failed_steps          integer,
-  ready_steps           integer,
-  error_steps           integer,
-  waiting_steps         integer,
-  skipped_steps         integer,
-  cancelled_steps       integer,
-  blocked_steps         integer,
-  blocked_by_errors     boolean,
-  completion_percentage numeric,
-  execution_status      text,
-  recommended_action    text,
-  health_status         text
-)
+create or replace function ordinaut.calculate_dependency_levels(p_id uuid)
+returns table (workflow_step_uuid uuid, name text, dependency_level integer)
 language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $fn$
-declare
-  v_run_id uuid := ordinaut._run_of(p_id);
-  v_task_id uuid;
-  v_tool text;
-  v_state text;
 begin
-  -- The view of all runs reads every lease: only for those that have no row of their own.
-  select r.task_id, r.tool, r.state into v_task_id, v_tool, v_state
-  from ordinaut.task_run as r
-  where r.run_id = v_run_id;
-  if not found then
-    select r.task_id, r.tool, r.state into v_task_id, v_tool, v_state
-    from ordinaut.run as r
-    where r.run_id = v_run_id;
+  if exists (select from ordinaut.pipeline as p where p.pipeline_id = p_id) then
+    return query
+    select null::uuid, d.name, d.level
+    from ordinaut.pipeline_step as d
+    where d.pipeline_id = p_id
+    order by d.level, d.position;
+  else
+    return query
+    select r.workflow_step_uuid, r.name, r.level
+    from ordinaut._readiness(ordinaut._run_of(p_id), null) as r
+    where r.kind is null
+    order by r.level, r.position;
   end if;
-
-  return query
-  with step as (
-    select
-      count(*) as total,
-      count(*) filter (where s.current_state = 'pending') as pending,
-      count(*) filter (where s.current_state = 'in_progress') as in_progress,
-      count(*) filter (
-        where s.current_state in ('complete', 'skipped', 'resolved_manually')) as completed,
-      count(*) filter (where s.current_state = 'error' and not s.retry_eligible) as failed,
-      count(*) filter (where s.ready_for_execution) as ready,
-      count(*) filter (where s.current_state = 'error') as error,
-      count(*) filter (
-        where s.current_state = 'waiting_for_retry' and not s.ready_for_execution
-          or s.current_state = 'error' and s.retry_eligible) as waiting,
-      count(*) filter (where s.current_state = 'skipped') as skipped,
-      count(*) filter (where s.current_state = 'cancelled') as cancelled,
-      count(*) filter (where s.is_blocked) as blocked
-    from ordinaut._readiness(v_run_id, null) as s
-  ),
-  judged as (
-    select s.*,
-      case
-        when v_state = 'success' then 'all_complete'
-        when v_state = 'cancelled' then 'cancelled'
-        when s.failed > 0 or v_state in ('failed', 'timed_out', 'abandoned')
-          then 'blocked_by_failures'
-        when s.ready > 0 then 'has_ready_steps'
-        when s.in_progress > 0 then 'processing'
-        when s.completed = s.total then 'all_complete'
-        when s.waiting > 0 then 'waiting_for_retry'
-        else 'waiting_for_dependencies'
-      end as execution
-    from step as s
-  )
-  select
-    v_run_id, v_task_id, coalesce(t.namespace, 'default'), coalesce(t.name, v_tool), v_state,
-    j.total::integer, j.pending::integer, j.in_progress::integer, j.completed::integer,
-    j.failed::integer, j.ready::integer, j.error::integer, j.waiting::integer, j.skipped::integer,
-    j.cancelled::integer, j.blocked::integer,
-    j.execution = 'blocked_by_failures',
-    case
-      when v_state = 'success' then 100
-      when j.total = 0 then 0
-      else round(100.0 * j.completed / j.total, 2)
-    end,
-    j.execution,
-    case j.execution
-      when 'blocked_by_failures' then 'handle_failures'
-      when 'has_ready_steps' then 'execute_ready_steps'
-      when 'processing' then 'wait_for_completion'
-      when 'all_complete' then 'finalize_task'
-      when 'waiting_for_retry' then 'wait_for_retry'
-      when 'waiting_for_dependencies' then 'wait_for_dependencies'
-    end,
-    case
-      when j.execution = 'blocked_by_failures' then 'blocked'
-      when j.execution = 'cancelled' then 'unknown'
-      when j.error > 0 or j.waiting > 0 then 'recovering'
-      else 'healthy'
-    end
-  from judged as j
-  left join ordinaut.task as t on t.task_id = v_task_id;
 end
 $fn$;
 
-comment on function ordinaut.get_task_execution_context(uuid) is
-  'A run as a whole, by the id of a step, a run or a task (its newest run): counts of its steps by '
-  'state (completed: also skipped and resolved; error: in that state; failed: those of them that '
-  'will not be tried again), and what follows. execution_status: blocked_by_failures, '
-  'has_ready_steps, processing, all_complete, waiting_for_retry, waiting_for_dependencies, '
-  'cancelled. Errors: OR020.';
-
-create or replace function ordinaut.get_task_execution_contexts_batch(p_ids uuid[])
-returns table (
-  task_uuid             uuid,
-  task_id               uuid,
-  namespace             text,
-  name                  text,
-  status                text,
-  total_steps           integer,
-  pending_steps         integer,
-  in_progress_steps     integer,
-  completed_steps       integer,
-  failed_steps          integer,
-  ready_steps           integer,
-  error_steps           integer,
-  waiting_steps         integer,
-  skipped_steps         integer,
-  cancelled_steps       integer,
-  blocked_steps         integer,
-  blocked_by_errors     boolean,
-  completion_percentage numeric,
-  execution_status      text,
-  recommended_action    text,
-  health_status         text
-)
-language sql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $fn$
-  select c.*
-  from unnest(p_ids) as i (id)
-  cross join lateral ordinaut.get_task_execution_context(i.id) as c;
-$fn$;
-
-comment on function ordinaut.get_task_execution_contexts_batch(uuid[]) is
-  'get_task_execution_context() of several ids. Errors: OR020.';
-
-create or replace function ordinaut.calculate_dependency_levels(p_id uuid)
-returns table (workflow_step_uuid uuid, name text, dependency_level integer)
-language sql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $fn$
-  select r.workflow_step_uuid, r.name, r.level
-  from ordinaut._readiness(ordinaut._run_of(p_id), null) as r
-  order by r.level, r.position;
-$fn$;
-
 comment on function ordinaut.calculate_dependency_levels(uuid) is
-  'How deep each step of a run lies: 0 needs nothing, else one more than the deepest that it '
-  'needs. Errors: OR020.';
+  'How deep each step of a run, a task''s newest run or a pipeline lies: 0 needs nothing, else one '
+  'more than the deepest that it needs. Errors: OR020.';
 
 create or replace function ordinaut.get_step_transitive_dependencies(p_step_id uuid)
 returns table (workflow_step_uuid uuid, name text, distance integer, state text, results jsonb)

@@ -174,7 +174,8 @@ returns table (
   attempt   integer,
   worker_id uuid,
   actor     text,
-  detail    jsonb
+  detail    jsonb,
+  step      text
 )
 language sql
 stable
@@ -184,31 +185,44 @@ as $fn$
   with run as (
     select r.* from ordinaut.run as r where r.run_id = p_run_id
   )
-  select h.at, h.event, h.state, h.attempt, h.worker_id, h.actor, h.detail
+  select h.at, h.event, h.state, h.attempt, h.worker_id, h.actor, h.detail, h.step
   from (
     select r.enqueued_at as at, 0 as rank, 'enqueued' as event, 'pending' as state, 0 as attempt,
       null::uuid as worker_id, null::text as actor,
       jsonb_strip_nulls(jsonb_build_object(
         'scheduled_for', r.scheduled_for, 'retry_of', r.retry_of,
-        'backfill_id', r.backfill_id)) as detail
+        'backfill_id', r.backfill_id)) as detail,
+      null::text as step
     from run as r
     union all
     select g.at, 1, g.event,
-      -- The last attempt's line and the end of the run are one transition, told below.
+      -- The last attempt's line and the end of the run, or of a step, are one: told below.
       case
-        when g.event in ('released', 'snoozed', 'declined', 'crashed') then 'pending'
-        when g.event in ('failed', 'timed_out') and g.detail ? 'run_at' then 'pending'
+        when g.event in ('released', 'snoozed', 'declined', 'crashed')
+          then case when g.step is null then 'pending' else 'ready' end
+        when g.event in ('failed', 'timed_out') and g.detail ? 'run_at'
+          then case when g.step is null then 'pending' else 'waiting_for_retry' end
       end,
-      g.attempt, g.worker_id, g.actor, g.detail
+      g.attempt, g.worker_id, g.actor, g.detail, g.step
     from ordinaut.run_log as g
     where g.run_id = p_run_id and g.event <> 'cancelled'
     union all
-    select r.started_at, 2, 'started', 'running', r.attempt, r.worker_id, null, null
+    select r.started_at, 2, 'started', 'running', r.attempt, r.worker_id, null, null, null
     from run as r
     where r.started_at is not null
     union all
-    select r.finished_at, 3, 'finished', r.state, r.attempt, r.worker_id, null,
-      coalesce(r.error, jsonb_build_object('output', r.output))
+    select s.started_at, 2, 'step_started', 'in_progress', s.attempt, s.worker_id, null, null,
+      s.name
+    from ordinaut.step as s
+    where s.run_id = p_run_id and s.attempt > 0 and s.started_at is not null
+    union all
+    select s.finished_at, 3, 'step_finished', s.state, s.attempt, s.worker_id, null,
+      case when s.state = 'error' then s.error end, s.name
+    from ordinaut.step as s
+    where s.run_id = p_run_id and s.finished_at is not null
+    union all
+    select r.finished_at, 4, 'finished', r.state, r.attempt, r.worker_id, null,
+      coalesce(r.error, jsonb_build_object('output', r.output)), null
     from run as r
     where r.finished_at is not null
   ) as h
@@ -217,5 +231,5 @@ $fn$;
 
 comment on function ordinaut.run_history(uuid) is
   'Every transition of a run in order: enqueued, each attempt that did not succeed, what its '
-  'tool logged, what operators did, started (the last attempt) and finished. No rows when there '
-  'is no such run.';
+  'tool logged, what operators did, started (the last attempt) and finished; of a run of steps the '
+  'same of each step (step_history() tells more of one). No rows when there is no such run.';

@@ -48,14 +48,17 @@ as $fn$
         (g.at, 6, case when k.is_failure and k.is_tried_again then 'waiting_for_retry' end, null),
         (g.at, 6, case g.event
           when 'released' then 'ready' when 'snoozed' then 'ready' when 'declined' then 'ready'
-          when 'step_reset' then 'ready' when 'step_retried' then 'ready' end, g.detail)
+          when 'step_reset' then 'ready' when 'step_retried' then 'ready'
+          when 'step_reopened' then 'pending' end, g.detail),
+        ((g.detail ->> 'cancelled_at')::timestamptz, 7,
+          case g.event when 'step_reopened' then 'cancelled' end, null)
     ) as e (at, rank, state, detail)
     where
       s.step_id = p_step_id
       and e.state is not null
       and e.at is not null
       and (g.event in ('failed', 'timed_out', 'crashed', 'released', 'snoozed', 'declined',
-        'step_reset', 'step_retried'))
+        'step_reset', 'step_retried', 'step_reopened'))
     union all
     -- The last attempt, unless the journal has told it.
     select e.at, e.rank, e.state, s.attempt, s.worker_id, null, null
@@ -71,16 +74,24 @@ as $fn$
       and not exists (
         select from ordinaut.run_log as g
         where g.run_id = s.run_id and g.step = s.name and g.attempt = s.attempt
+          -- Reset, a step counts its attempts anew.
+          and g.at >= s.started_at
           and g.event in ('failed', 'timed_out', 'crashed', 'released', 'snoozed', 'declined'))
     union all
-    select coalesce(s.finished_at, s.started_at), 7, s.state, s.attempt, s.worker_id, (
-        select g.actor from ordinaut.run_log as g
-        where g.run_id = s.run_id and g.step = s.name
-          and g.event in ('step_completed', 'step_resolved', 'step_skipped')
-        order by g.log_id desc
-        limit 1
-      ), jsonb_strip_nulls(jsonb_build_object('output', s.output))
+    select coalesce(s.finished_at, s.started_at), 7, s.state, s.attempt, s.worker_id, o.actor,
+      coalesce(o.detail - 'from' - 'started_at', '{}')
+        || jsonb_strip_nulls(jsonb_build_object('output', s.output))
     from ordinaut.step as s
+    left join lateral (
+      select
+        -- Of an attempt the worker is told; of what else ended it, who that was.
+        case when g.event like 'step\_%' then g.actor end as actor, g.detail
+      from ordinaut.run_log as g
+      where g.run_id = s.run_id and g.step = s.name and g.at >= s.finished_at
+        and g.event in ('step_completed', 'step_resolved', 'step_skipped', 'skipped', 'cancelled')
+      order by g.log_id desc
+      limit 1
+    ) as o on true
     where
       s.step_id = p_step_id
       and s.state in ('complete', 'skipped', 'cancelled', 'resolved_manually')
@@ -119,8 +130,18 @@ select
     order by e.at
   ) as needs,
   s.attempt::integer as attempts, s.failures::integer as failures,
-  d.max_attempts::integer as retry_limit, s.map_step_id, s.item, s.wait, s.output, s.error,
-  s.next_retry_at, s.created_at, s.started_at, s.finished_at, d.save_as, s.worker_id
+  case s.kind
+    when 'rollback' then coalesce((d.on_rollback ->> 'retry_count')::integer, 3)
+    else d.max_attempts::integer
+  end as retry_limit, s.map_step_id, s.item, s.wait, s.output, s.error,
+  s.next_retry_at, s.created_at, s.started_at, s.finished_at, d.save_as, s.worker_id,
+  (
+    select g.detail
+    from ordinaut.run_log as g
+    where g.run_id = s.run_id and g.step = s.name and g.event = 'progress'
+    order by g.log_id desc
+    limit 1
+  ) as progress
 from ordinaut.step as s
 join ordinaut.task_run as r on r.run_id = s.run_id
 join ordinaut.pipeline_step as d
@@ -128,7 +149,8 @@ join ordinaut.pipeline_step as d
 
 comment on view ordinaut.step_status is
   'Every step of every run of steps, with what its definition says of it. kind: item (of the map '
-  'in map_step_id), rollback, or null.';
+  'in map_step_id), rollback, or null. wait: what a step in progress waits for without a worker. '
+  'progress: what its tool said last.';
 
 create or replace view ordinaut.step_edge as
 select s.run_id, n.step_id as from_step_id, s.step_id as to_step_id
@@ -140,4 +162,41 @@ cross join unnest(d.needs) as e (at)
 join ordinaut.step as n on n.run_id = s.run_id and n.position = e.at
 where s.kind is null;
 
-comment on view ordinaut.step_edge is 'Which step of a run needs which: to_step_id needs from_step_id.';
+create or replace function ordinaut.list_steps(p_run_id uuid)
+returns setof ordinaut.step_status
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+  (select s.* from ordinaut.step_status as s where s.run_id = p_run_id order by s.position)
+  union all
+  -- It has not started: what its pipeline says.
+  (
+    select null, p_run_id, w.task_id, d.position, d.name, null, d.level, d.tool, 'pending',
+      array(
+        select n.name
+        from unnest(d.needs) as e (at)
+        join ordinaut.pipeline_step as n on n.pipeline_id = d.pipeline_id and n.position = e.at
+        order by e.at
+      ),
+      0, 0, d.max_attempts, null, null, null, null, null, null, w.enqueued_at, null, null,
+      d.save_as, null, null
+    from (
+      select u.task_id, u.pipeline_id, u.enqueued_at
+      from ordinaut.due_work as u where u.work_id = p_run_id and u.step is null
+      union all
+      select u.task_id, u.pipeline_id, u.enqueued_at
+      from ordinaut.parked as u where u.work_id = p_run_id and u.step is null
+    ) as w
+    join ordinaut.pipeline_step as d on d.pipeline_id = w.pipeline_id
+    order by d.position
+  );
+$fn$;
+
+comment on function ordinaut.list_steps(uuid) is
+  'The steps of a run as rows of ordinaut.step_status, items of maps and rollbacks last; before '
+  'it starts those of its pipeline, without ids. No rows for a run of one tool.';
+
+comment on view ordinaut.step_edge is
+  'Which step of a run needs which: to_step_id needs from_step_id.';

@@ -11,19 +11,6 @@
  * parent that is busy is told by the sweep, from unheard_end.
  */
 
-create or replace function ordinaut._child_step(p_key text)
-returns uuid
-language sql
-immutable
-as $fn$
-  select case
-    when p_key ~ '^child:[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then substr(p_key, 7)::uuid
-  end;
-$fn$;
-
-comment on function ordinaut._child_step(text) is
-  'The step that started a run with this idempotency key; null: none did.';
-
 create or replace function ordinaut._parent_of(p_run_id uuid)
 returns uuid
 language sql
@@ -274,6 +261,23 @@ $fn$;
 
 comment on function ordinaut._hear_children(integer) is
   'Tell parents of the ends that they were too busy to hear.';
+
+create or replace function ordinaut._cancel_child(p_step_id uuid, p_note text)
+returns void
+language plpgsql
+volatile
+as $fn$
+begin
+  perform ordinaut.cancel_run(h.run_id, p_note)
+  from ordinaut.hold as h
+  where h.key = 'child:' || p_step_id and h.slot = 0 and h.held_until is null;
+exception
+  when sqlstate 'OR020' then null;  -- Gone meanwhile.
+end
+$fn$;
+
+comment on function ordinaut._cancel_child(uuid, text) is
+  'Cancel the live run that a step has started.';
 
 create or replace function ordinaut._cancel_children(p_run_id uuid, p_note text)
 returns void
