@@ -19,6 +19,10 @@ declare
   v_where text;
   v_now timestamptz := ordinaut.now();
 begin
+  -- One that is being started: its steps would go on, cancel or not.
+  perform from ordinaut.due_work as w
+  where w.work_id = p_run_id and w.pipeline_id is not null
+  for update;
   perform ordinaut._lock_run(p_run_id);
   if exists (
     select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is null
