@@ -6,10 +6,12 @@ lanes of what needs it; a lane that it only passes under breaks it.
 
     * fetch       * a
     ├─╮           ├─╮
-    * │ clean     * │ b      c and e need b, d and e need a:
-    │ * price     ├─│─╮      from b to e under the lane of d
+    * │ clean     * │ b      c and e need b: the line to e
+    │ * price     ├─│─╮      passes under the lane of d
     ├─╯           │ * │ d
-    * load        * │ │ c
+    * load        │ ╰─┤      e needs d, too
+                  *   │ c
+                      * e
 """
 
 from __future__ import annotations
@@ -49,7 +51,11 @@ def draw(needs: Mapping[str, Sequence[str]]) -> list[Line]:
     lines: list[Line] = []
     lanes: list[str | None] = []
     for node in _in_order(needs, followers):
+        is_led_to = node in lanes
         at = _lane(lanes, node)
+        # Right below a node that leads nowhere, it would seem to be led to.
+        if not is_led_to and lines and lines[-1].lanes[2 * at : 2 * at + 1] == NODE:
+            lines.append(Line(_trunks(lanes, at).replace(NODE, " ").rstrip(), None))
         lines.append(Line(_trunks(lanes, at), node))
         above = list(lanes)
         lanes[at] = None

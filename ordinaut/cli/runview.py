@@ -187,7 +187,8 @@ def print_tree(out: Console, tree: Sequence[Branch], here: object) -> None:
             line.append(f"{clean(branch.step)}: ")
         line.append(f"{branch.task or branch.tool} {tail(branch.run_id)}", style="bold")
         line.append(f"  {branch.state}", style=colour)
-        line.append(f"  {lasted(branch.started_at, branch.finished_at)}")
+        if branch.started_at:
+            line.append(f"  {lasted(branch.started_at, branch.finished_at)}")
         if branch.error_message:
             line.append("  " + first_line(branch.error_message), style="red")
         if branch.run_id == here:
