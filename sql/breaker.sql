@@ -367,7 +367,7 @@ begin
     join ordinaut.breaker_tool as t on t.tool = w.tool
     join ordinaut.breaker as b on b.name = t.name
     where
-      u.outcome = 'success' and b.changed_by is null
+      u.outcome = 'success'
       and (
         b.state = 'closed' and b.failures > 0 or b.state = 'half_open' and b.probe_id = w.work_id
       )
@@ -379,7 +379,7 @@ begin
       perform ordinaut._close_breaker(v_breaker, null, null, p_now);
       perform ordinaut._journal('breaker_closed',
         p_detail => jsonb_build_object('breaker', v_name, 'probe', v_breaker.probe_id));
-    elsif v_breaker.state = 'closed' and v_breaker.changed_by is null then
+    elsif v_breaker.state = 'closed' then
       update ordinaut.breaker as b
       set failures = 0, counted_from = null, note = null
       where b.name = v_name and b.failures > 0;

@@ -13,7 +13,7 @@ create or replace view ordinaut.error_category (
   category, digit, severity, is_recoverable, is_retryable, max_attempts, base
 ) as
 values
-  ('network', '1', 'medium', true, true, 4, interval '2 s'),
+  ('network', '1', 'medium', true, true, 4, '2 s'),
   ('validation', '2', 'high', false, false, 1, '0 s'),
   ('resource', '3', 'high', true, true, 4, '5 s'),
   ('external_service', '4', 'medium', true, true, 6, '1 s'),

@@ -135,7 +135,7 @@ begin
     if p_category = 'defaults' then
       insert into ordinaut.retry_policy (category, max_attempts, retry, set_by, set_at)
       select c.category, c.max_attempts,
-        jsonb_build_object('base', c.base::text, 'cap', '60 s', 'factor', 2, 'jitter', 0.25),
+        jsonb_build_object('base', c.base, 'cap', '60 s', 'factor', 2, 'jitter', 0.25),
         ordinaut._actor(), ordinaut.now()
       from ordinaut.error_category as c;
       get diagnostics v_n = row_count;
@@ -251,7 +251,7 @@ begin
   perform ordinaut._check_count('attempt', p_attempt, 1, 1000000);
   select c.* into v_class from ordinaut.classify_error(p_type, p_message, p_sqlstate) as c;
   select coalesce(r.max_attempts, k.max_attempts) as max_attempts,
-    coalesce(r.retry, jsonb_build_object('base', k.base::text, 'jitter', 0.25)) as retry
+    coalesce(r.retry, jsonb_build_object('base', k.base, 'jitter', 0.25)) as retry
   into v_policy
   from ordinaut.error_category as k
   left join ordinaut.retry_policy as r on r.category = k.category

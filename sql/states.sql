@@ -16,7 +16,8 @@
  * Lock order, everywhere: task_schedule, hold (behind its key's advisory lock), queue, due_work,
  * parked, lease, task_run, step; of runs the parent before its child.  Sweepers skip locked rows;
  * nothing waits while it leases.  What goes against the order only tries: the end of a child tells
- * its parent so, and the lock of an event's topic is never waited for.
+ * its parent so, and the lock of an event's topic is never waited for; nor is a breaker's row, but
+ * by operators, who take it before anything else.
  */
 
 create or replace view ordinaut.legal_transition (machine, from_state, to_state, verb) as

@@ -63,6 +63,7 @@ begin
         when u.output is not null then jsonb_build_object(
           'truncated', true, 'size', octet_length(u.output), 'preview', left(u.output, 1000))
       end,
+      error = null,
       started_at = ordinaut._started_at(p_lease.leased_at, u.elapsed, p_now),
       finished_at = p_now,
       worker_id = p_lease.worker_id,

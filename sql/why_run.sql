@@ -110,7 +110,10 @@ begin
       select
         'no_tool', format('no live worker of queue %s has tool %s', v_work.queue, v_work.tool),
         v_parked_at, null::timestamptz, v_work.tool;
-    when v_work.reason = 'breaker' then
+    when v_work.reason = 'breaker' or exists (
+      -- The one that is to try, when the time comes.
+      select from ordinaut.breaker as b where b.state = 'open' and b.probe_id = p_work_id
+    ) then
       return query select b.* from ordinaut._why_breaker(v_work.tool) as b;
     when v_work.status = 'parked' then
       return query

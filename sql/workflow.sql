@@ -486,7 +486,8 @@ begin
   delete from ordinaut.parked as p where p.work_id = p_step.step_id;
   update ordinaut.step as s
   set
-    state = p_state, output = p_output, finished_at = p_now, next_retry_at = null, wait = null,
+    state = p_state, output = p_output, error = null, finished_at = p_now, next_retry_at = null,
+    wait = null,
     started_at = coalesce(s.started_at, p_now)
   where s.step_id = p_step.step_id;
   perform ordinaut._unlock(array[p_step.step_id], null, 0, p_now);

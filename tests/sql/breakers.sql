@@ -58,7 +58,7 @@ select test.call('failed');
 select test.eq(test.call('failed', 'validation'), 'closed 2', 'what the caller did wrong does not count');
 select test.travel('61 s');
 select test.eq(test.call('failed'), 'closed 1', 'nor does what lies before the window');
-select test.eq(test.call('timed_out', 'timeout'), 'closed 2', 'a timeout counts');
+select test.eq(test.call('timed_out', null), 'closed 2', 'a timeout counts, whatever it says');
 select test.eq(test.call('failed', 'network'), 'open 3', 'the third opens it');
 
 -- Open: nothing is called, nothing fails.
@@ -76,6 +76,7 @@ select test.throws('OR031', $$select ordinaut.breaker_allows('crm')$$, 'other ca
 select test.ok(w.detail like 'Circuit breaker is OPEN: crm after 3 failures in a row (crm says no); one unit tries at 2026-03-27 12:01:31+00'
     and w.until = '2026-03-27 12:01:31+00', 'and so is who asks why')
 from ordinaut.why(:'second') as w where w.reason = 'breaker';
+select test.ok(exists (select from ordinaut.why(:'first') as w where w.reason = 'breaker'), 'and who asks for the one that is to try');
 select test.eq((select b.parked from ordinaut.list_breakers() as b), 2, 'they are counted');
 
 -- One tries; the service is still down.
@@ -171,6 +172,25 @@ select run_id as keyed from ordinaut.enqueue('crm', p_queue => 'k', p_key => 'k1
 select run_id as other from ordinaut.enqueue('echo', p_queue => 'k', p_key => 'k1') \gset
 select test.eq((select array_agg(l.run_id) from ordinaut.lease_work('w', 'k', 10) as l), array[:'other'::uuid], 'another of its key runs');
 
+-- A probe that is let through and finds its key busy has not tried: the next one does.
+select ordinaut.reset_breaker('crm');
+select test.half_open();
+select run_id as keyed2 from ordinaut.enqueue('crm', p_queue => 'k2', p_key => 'k1') \gset
+select test.eq((select count(*) from ordinaut.lease_work('w', 'k2')), 0, 'its key is busy');
+select test.eq((test.breaker(), w.reason)::text, '("half_open 3",key)', 'it waits for that') from ordinaut.work as w where w.work_id = :'keyed2';
+select run_id as next from ordinaut.enqueue('crm', p_queue => 'k2') \gset
+select test.eq((select array_agg(l.run_id) from ordinaut.lease_work('w', 'k2', 10) as l), array[:'next'::uuid], 'another tries');
+select ordinaut.complete_work(w.lease_id) from ordinaut.work as w where w.work_id = :'next';
+
+-- What stayed behind, for whatever reason, is found.
+select ordinaut.open_breaker('crm');
+select run_id as behind from ordinaut.enqueue('crm', p_queue => 'l') \gset
+select ordinaut.lease_work('w', 'l');
+update ordinaut.breaker set state = 'closed', changed_by = null;
+select test.ok(exists (select from ordinaut.why(:'behind') as w where w.detail like '%next reap() makes it due'), 'why tells');
+select ordinaut.reap();
+select test.eq((select array_agg(l.run_id) from ordinaut.lease_work('w', 'l') as l), array[:'behind'::uuid], 'reap() makes it due');
+
 -- By hand.
 select ordinaut.open_breaker('crm', 'maintenance');
 select test.travel('1 day');
@@ -178,7 +198,7 @@ select test.eq((select count(*) from ordinaut.lease_work('w', 'd2', 10)), 0, 'ke
 select test.ok(b.state = 'open' and b.changed_by like 'postgres%' and b.note = 'maintenance' and b.probe_at is null, 'who and why')
 from ordinaut.list_breakers() as b;
 select ordinaut.reap();
-select test.eq(test.breaker(), 'open 3', 'a sweep respects that');
+select test.eq(test.breaker(), 'open 0', 'a sweep respects that');
 select ordinaut.close_breaker('crm', 'it is fine');
 select test.call('failed'), test.call('failed'), test.call('failed');
 select test.eq(test.call('failed'), 'closed 0', 'kept closed, nothing opens it');

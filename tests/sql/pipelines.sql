@@ -14,7 +14,7 @@ $fn$;
 -- In sequence, as nobody says needs; every default; the ids that are missing.
 select ordinaut.create_task('line', p_pipeline => '[{"uses": "echo", "save_as": "first", "with": {"n": 1}},
   {"id": "b", "uses": "sql", "with": {"x": "${steps.first.n}", "y": "It''s 5 o''clock. Steps. Of steps.nobody: ${params.y}"}},
-  {"uses": "echo", "if": "steps.b.n > `5` && params.x == ''steps.zzz''"}]', p_payload => '{"y": 1}') as line \gset
+  {"uses": "echo", "if": "${steps.b.n > `5` && params.x == ''steps.zzz''}"}]', p_payload => '{"y": 1}') as line \gset
 select test.eq(array(select c.name from test.compiled('line') as c), array['step_1', 'b', 'step_3'], 'names');
 select test.eq(array(select c.needs::text from test.compiled('line') as c), array['{}', '{1}', '{2}'], 'each needs the one before');
 select test.eq(array(select c.followers::text from test.compiled('line') as c), array['{2}', '{3}', '{}'], 'and is followed by the next');
@@ -111,6 +111,9 @@ select ordinaut.pause_task('bad_too');
 select pipeline_id as bad_id from ordinaut.task where task_id = :'bad' \gset
 select test.eq(array(select u.definition #>> '{0,if}' from ordinaut.unchecked_pipelines(1000) as u where u.pipeline_id = :'bad_id'), array['> 25'], 'it is asked for');
 select test.eq((select count(*) from ordinaut.unchecked_pipelines(2)), 2::bigint, 'in pieces');
+select count(*) as unchecked from ordinaut.unchecked_pipelines(1000) \gset
+select test.ok(ordinaut.note_pipeline_check(pipeline_id, null), 'of one pipeline') from ordinaut.task where name = 'line';
+select test.eq((select count(*) from ordinaut.unchecked_pipelines(1000)), :unchecked - 1::bigint, 'a verdict is on that one');
 select test.ok(ordinaut.note_pipeline_check(u.pipeline_id, null), 'this one is good') from ordinaut.unchecked_pipelines() as u where u.pipeline_id <> :'bad_id';
 select test.ok(ordinaut.note_pipeline_check(:'bad_id', 'step b, if: no JMESPath'), 'this one is not');
 select test.eq((select count(*) from ordinaut.unchecked_pipelines()), 0::bigint, 'and nothing is left to look at');
@@ -131,5 +134,31 @@ select test.ok(ordinaut.note_pipeline_check(:'bad_id', null), 'a later version r
 select ordinaut.update_task('bad', '{"priority": 2}');
 select test.eq((select count(*) from ordinaut.unchecked_pipelines()), 0::bigint, 'then it is good');
 select test.ok(not ordinaut.note_pipeline_check(gen_random_uuid(), null), 'of no pipeline nothing is noted');
+
+-- A payload that only looks like one is left to its tool.
+select ordinaut.create_task('alike', 'echo', '{"pipeline": [1], "x": 2}');
+select test.eq((select t.payload from ordinaut.get_task('alike') as t), '{"pipeline": [1], "x": 2}'::jsonb, 'a key of that name');
+
+-- A pipeline is kept while a task, a queued run, a parked one or a finished one follows it.
+create function test.kept(p_id text) returns boolean
+language sql
+as $fn$ select exists (select from ordinaut.pipeline as p where p.definition #>> '{0,id}' = p_id) $fn$;
+select ordinaut.create_task('k', p_pipeline => '[{"id": "of_task", "uses": "echo"}]');
+select run_id as queued from ordinaut.enqueue(p_pipeline => '[{"id": "of_queued", "uses": "echo"}]', p_run_at => '2027-01-01 00:00:00+00') \gset
+select ordinaut.enqueue(p_pipeline => '[{"id": "of_holder", "uses": "echo"}]', p_key => 'k', p_queue => 'k');
+select ordinaut.enqueue(p_pipeline => '[{"id": "of_parked", "uses": "echo"}]', p_key => 'k', p_queue => 'k');
+select count(*) from ordinaut.lease_work('me', 'k', 2, '1 day');
+select test.eq((select count(*) from ordinaut.parked as p where p.queue = 'k'), 1::bigint, 'one is parked');
+select ordinaut.enqueue(p_pipeline => '[{"id": "of_nobody", "uses": "echo"}]', p_queue => 'gone');
+delete from ordinaut.due_work as w where w.queue = 'gone';
+select test.travel('29 days');
+select ordinaut.ensure_partitions();
+select count(*) from ordinaut.prune();
+select test.eq(array(select i from unnest(array['of_task', 'of_queued', 'of_holder', 'of_parked', 'of_nobody']) as i where test.kept(i)),
+  array['of_task', 'of_queued', 'of_holder', 'of_parked', 'of_nobody'], 'young ones are all kept');
+select test.travel('2 days');
+select count(*) from ordinaut.prune();
+select test.eq(array(select i from unnest(array['of_task', 'of_queued', 'of_holder', 'of_parked', 'of_nobody']) as i where test.kept(i)),
+  array['of_task', 'of_queued', 'of_holder', 'of_parked'], 'old ones while something follows them');
 
 rollback;

@@ -24,6 +24,17 @@ begin
   return test.ok(left(v_said, length(p_message)) = p_message, format('%s refused: %s', left(p_pipeline::text, 60), v_said));
 end
 $fn$;
+create function test.message(p_call text) returns text
+language plpgsql
+as $fn$
+begin
+  execute 'select ordinaut.' || p_call;
+  return null;
+exception
+  when others then
+    return sqlerrm;
+end
+$fn$;
 create function test.step(p_more jsonb) returns jsonb
 language sql
 as $fn$ select jsonb_build_array('{"id": "a", "uses": "echo"}'::jsonb, '{"id": "b", "uses": "echo"}'::jsonb || p_more) $fn$;
@@ -147,6 +158,8 @@ select test.throws('22023', 'select ordinaut.create_task(''t'')', 'neither');
 select test.throws('22023', 'select ordinaut.create_task(''t'', p_payload => ''[1]'', p_pipeline => ''[]'')', 'params that are no object');
 select test.throws('22023', 'select ordinaut.create_task(''t'', ''pipeline'', ''{"pipeline": [], "parms": {}}'')', 'params misspelt');
 select test.throws('22023', 'select ordinaut.create_task(''t'', ''pipeline'', ''{"pipeline": null}'')', 'a pipeline that is null');
+select test.ok(test.message(c) = 'tool is pipeline, but there is no pipeline', c) from unnest(array[
+  'create_task(''t'', ''pipeline'')', 'create_task(''t'', ''pipeline'', ''["pipeline"]'')', 'enqueue(''pipeline'', ''"pipeline"'')']) as c;
 select test.throws('22023', 'select ordinaut.enqueue(p_pipeline => ''[{}]'')', 'enqueue');
 select test.throws('22023', 'select ordinaut.enqueue(''pipeline'')', 'enqueue without one');
 select test.throws('22023', 'select ordinaut.enqueue_many(''[{"pipeline": [{}]}, {"pipeline": []}]'')', 'enqueue_many');

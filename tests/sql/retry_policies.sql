@@ -64,8 +64,8 @@ select test.eq(r.error ->> 'message', 'step s: Max retries exhausted (3 of 3): i
 -- The table of defaults.
 select test.eq(ordinaut.set_retry_policy('defaults'), 8, 'all categories');
 select test.eq(string_agg(format('%s %s %s', p.category, p.max_attempts, p.retry ->> 'base'), ', ' order by p.category),
-  'configuration 1 00:00:00, external_service 6 00:00:01, internal 2 00:00:05, network 4 00:00:02, permission 1 00:00:00, '
-  'resource 4 00:00:05, timeout 3 00:00:10, validation 1 00:00:00', 'have theirs') from ordinaut.list_retry_policies() as p;
+  'configuration 1 0 s, external_service 6 1 s, internal 2 5 s, network 4 2 s, permission 1 0 s, '
+  'resource 4 5 s, timeout 3 10 s, validation 1 0 s', 'have theirs') from ordinaut.list_retry_policies() as p;
 select ordinaut.enqueue('a', p_queue => 'q7', p_max_attempts => 9);
 select test.eq(test.fail('q7', '{"category": "permission"}'), 'Max retries exhausted (1 of 1): it broke', 'hopeless ones are tried once');
 select test.eq(ordinaut.set_retry_policy('network'), 1, 'one can be taken away');

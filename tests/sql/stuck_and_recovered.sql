@@ -66,6 +66,7 @@ select lease_id, tool from ordinaut.lease_work('w', 'p') \gset
 select ordinaut.complete_work(:'lease_id');
 select test.eq((r.state, r.error ->> 'message')::text, '(timed_out,"timed out after 90 seconds")', 'and it has timed out') from ordinaut.get_run(:'flow') as r;
 
+select test.ok(not ordinaut._time_out_run(:'flow', '{}', ordinaut.now()), 'what has ended does not time out');
 select run_id as flow2 from ordinaut.enqueue('pipeline', p_queue => 'p2', p_pipeline => '[{"id": "one", "uses": "a"}]') \gset
 select lease_id, work_id from ordinaut.lease_work('w', 'p2', p_for => '1 day') \gset
 select test.travel('61 min');
@@ -76,6 +77,14 @@ select lease_id, work_id from ordinaut.lease_work('w', 'p3') \gset
 select ordinaut.wait_work(:'lease_id', :'work_id', '{"kind": "sleep", "seconds": 86400}');
 select test.travel('2 hours');
 select test.eq((select count(*) from ordinaut.get_stuck_runs() as s where s.run_id = :'flow3'), 0, 'one that sleeps is not stuck');
+
+-- What is stuck in a service that hangs counts against it.
+select ordinaut.set_breaker('hung', p_threshold => 1);
+select ordinaut.enqueue('hung', p_queue => 'h');
+select ordinaut.lease_work('w', 'h', p_for => '1 day');
+select test.travel('61 min');
+select ordinaut.timeout_stuck();
+select test.eq(b.state, 'open', 'its breaker opens') from ordinaut.list_breakers() as b;
 
 -- Recovery.
 delete from ordinaut.due_work;
