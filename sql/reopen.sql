@@ -262,9 +262,12 @@ begin
   insert into ordinaut.task_run select v_new.*;
   insert into ordinaut.payload (run_id, body)
   select v_id, b.body from ordinaut.payload as b where b.run_id = p_run_id and v_run.payload is null;
-  -- What comes before keeps its outcome; the step and all that follows from it run again.
+  -- What comes before keeps its outcome, unless that was undone; the step and all that follows from
+  -- it run again.
   with recursive again as (
     select v_from as at
+    union
+    select s.defined_by from ordinaut.step as s where s.run_id = p_run_id and s.kind = 'rollback'
     union
     select f.at
     from again as a
@@ -296,5 +299,5 @@ $fn$;
 
 comment on function ordinaut.replay_run(uuid, text, text) is
   'Run a run of steps that has ended again from a step, as a new run (retry_of), and return its '
-  'id. That step and all that follows from it run anew, with what had not succeeded; the rest keeps '
-  'its outputs. Errors: OR020, OR031 (it has not ended, or has a key).';
+  'id. That step and all that follows from it run anew, with what had not succeeded or was rolled '
+  'back; the rest keeps its outputs. Errors: OR020, OR031 (it has not ended, or has a key).';

@@ -205,7 +205,7 @@ as $fn$
       end,
       g.attempt, g.worker_id, g.actor, g.detail, g.step
     from ordinaut.run_log as g
-    where g.run_id = p_run_id and g.event <> 'cancelled'
+    where g.run_id = p_run_id and g.event not in ('cancelled', 'complete')
     union all
     select r.started_at, 2, 'started', 'running', r.attempt, r.worker_id, null, null, null
     from run as r

@@ -135,13 +135,13 @@ select
     else d.max_attempts::integer
   end as retry_limit, s.map_step_id, s.item, s.wait, s.output, s.error,
   s.next_retry_at, s.created_at, s.started_at, s.finished_at, d.save_as, s.worker_id,
-  (
+  case when s.state = 'in_progress' then (
     select g.detail
     from ordinaut.run_log as g
     where g.run_id = s.run_id and g.step = s.name and g.event = 'progress'
     order by g.log_id desc
     limit 1
-  ) as progress
+  ) end as progress
 from ordinaut.step as s
 join ordinaut.task_run as r on r.run_id = s.run_id
 join ordinaut.pipeline_step as d

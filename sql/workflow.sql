@@ -31,20 +31,24 @@ declare
   v_leased ordinaut.work_item[];
   v_queue text;
   v_skip uuid[];
+  v_is_part boolean;  -- an item or a rollback has ended
   v_ended uuid[];
 begin
   /* Every look-up is a lateral one that cannot be flattened: a join order that was planned on
      empty tables goes through all runs of a pipeline for each step (84 ms a batch against 2).
      And the plan is kept: made at each call, it costs 1.5 ms. */
-  with ended as (
+  with over as materialized (
+    select s.run_id, s.position, s.kind from ordinaut.step as s where s.step_id = any (p_ended)
+  ),
+  ended as (
     select s.run_id, s.position, r.pipeline_id
-    from ordinaut.step as s
+    from over as s
     cross join lateral (
       select t.pipeline_id from ordinaut.task_run as t
       where t.run_id = s.run_id and t.error is null
       offset 0
     ) as r
-    where s.step_id = any (p_ended) and s.kind is null
+    where s.kind is null
   ),
   pushed as (
     select e.run_id, e.pipeline_id, f.position, count(*) as n
@@ -120,11 +124,9 @@ begin
     (select array_agg(u.item) filter (where not u.is_leased) from unit as u),
     (select array_agg(m.step_id) from moved as m where m.is_ready and (m.def).skip_with_needs),
     -- Runs in which nothing came next may have ended.
-    array(
-      select s.run_id from ordinaut.step as s where s.step_id = any (p_ended)
-      except
-      select m.run_id from moved as m)
-  into v_leased, v_items, v_skip, v_ended;
+    array(select o.run_id from over as o except select m.run_id from moved as m),
+    (select bool_or(o.kind is not null) from over as o)
+  into v_leased, v_items, v_skip, v_ended, v_is_part;
 
   if v_items is not null then
     perform ordinaut._put_due(v_items);
@@ -135,8 +137,10 @@ begin
   if v_skip is not null then
     perform ordinaut._skip_with_needs(v_skip, p_now);
   end if;
-  if v_ended <> '{}' then
+  if v_is_part then
     perform ordinaut._after_dynamic(p_ended, p_now);
+  end if;
+  if v_ended <> '{}' then
     v_ended := array(
       select e.run_id from unnest(v_ended) as e (run_id)
       where not exists (

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
 from ordinaut.calls.base import Conn, Json, jsonb, rows, scalar
@@ -25,7 +27,10 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run, live or finished; `backfill_id` is what made it up, if a backfill did."""
+    """One run, live or finished; `backfill_id` is what made it up, if a backfill did.
+
+    `current_step` is what a run of steps (`pipeline_id`) runs now, or what its tool said last.
+    """
 
     run_id: UUID
     task_id: UUID | None
@@ -53,11 +58,16 @@ class Run:
     retry_of: UUID | None
     progress: Any
     backfill_id: UUID | None
+    error_message: str | None
+    progress_percentage: Decimal | None
+    current_step: str | None
+    pipeline_id: UUID | None
+    parent_run_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a run's history."""
+    """One line of a run's history; `step` is whose, if it is not the run's own."""
 
     at: datetime
     event: str
@@ -66,6 +76,7 @@ class Event:
     worker_id: UUID | None
     actor: str | None
     detail: Any
+    step: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +233,13 @@ def find_run(conn: Conn, tail: str) -> UUID:
 
     Source: sql/observe.sql, ordinaut.find_run
     """
-    found: UUID | None = scalar(conn, "find_run", tail=tail)
-    if found is None:
-        raise NotFound(f"no run has an id that ends in {tail!r}")
-    return found
+    cur = conn.cursor(row_factory=scalar_row)
+    found = cur.execute("select * from ordinaut.find_run(p_tail => %s)", [tail]).fetchall()
+    if len(found) != 1:
+        raise NotFound(
+            f"{len(found) or 'no'} run{'s have' if found else ' has'} an id that ends in {tail!r}"
+        )
+    return UUID(str(found[0]))
 
 
 def run_history(conn: Conn, run_id: UUID) -> list[Event]:

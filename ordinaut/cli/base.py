@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,7 +27,8 @@ COLOURS = {
     "failed": "red", "timed_out": "red", "abandoned": "red", "fail": "red", "invalid": "red",
     "fired": "green", "missed": "red", "dropped": "red", "skipped": "yellow", "buffered": "cyan",
     "excluded": "yellow", "dead": "red", "cancelled": "yellow", "paused": "yellow",
-    "parked": "yellow", "warn": "yellow",
+    "parked": "yellow", "warn": "yellow", "complete": "green", "resolved_manually": "green",
+    "in_progress": "cyan", "error": "red", "waiting_for_retry": "yellow",
     "closed": "green", "half_open": "yellow", "open": "red", "busy": "yellow", "stuck": "yellow",
 }  # fmt: skip
 
@@ -116,6 +118,8 @@ def plain(value: Any) -> Any:
         return value.astimezone(UTC).isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if isinstance(value, Decimal):
+        return float(value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 

@@ -30,6 +30,7 @@ from ordinaut.cli import (
     run,
     service,
     simulate,
+    step,
     task,
     trouble,
     wait,
@@ -90,6 +91,7 @@ def _globals(
 
 app.add_typer(task.app, name="task")
 app.add_typer(run.app, name="run")
+app.add_typer(step.app, name="step")
 app.add_typer(calendars.app, name="calendar")
 app.add_typer(ops.queue, name="queue")
 app.add_typer(imports.app, name="import")

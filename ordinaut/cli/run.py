@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ordinaut import calls
-from ordinaut.cli import base
+from ordinaut.cli import base, runview, step
 from ordinaut.cli.base import answer, state, table
 from ordinaut.cli.define import Params, PipelineFile, what_to_run
 from ordinaut.cli.task import Note, details, finish
@@ -63,18 +63,48 @@ def list_(
 
 @app.command()
 def show(id: Tail) -> None:
-    """Show everything about a run, its error in full."""
+    """Show everything about a run: its steps as a graph, its error in full."""
     conn = state.connect()
     run = calls.get_run(conn, calls.find_run(conn, id))
+    steps = calls.list_steps(conn, run.run_id) if run.pipeline_id else []
+    tree = calls.run_tree(conn, run.run_id)
     if state.json:
-        answer(run)
+        answer(base.plain(run) | {"steps": base.plain(steps), "tree": base.plain(tree)})
         return
     fields = {name: getattr(run, name) for name in run.__slots__}
+    if run.pipeline_id:
+        fields = _of_steps(run, steps)
     fields |= {name: str(v) for name, v in fields.items() if name.endswith("_id") and v}
-    error = fields.pop("error")
+    error = fields.pop("error", None)
+    fields.pop("error_message", None)
     details(fields)
+    out = base.console()
+    if steps:
+        out.print()
+        runview.print_steps(out, steps)
+    said = error.get("step") if isinstance(error, dict) else None
+    for failed in [s for s in steps if s.state == "error" and s.name != said][:5]:
+        message = failed.error.get("message") if isinstance(failed.error, dict) else failed.error
+        out.print(base.clean(f"{failed.name}: {message}"), style="red", soft_wrap=True)
     if error is not None:
         print_error(error)
+    runview.print_tree(out, tree, run.run_id)
+
+
+def _of_steps(run: calls.Run, steps: list[calls.Step]) -> dict[str, object]:
+    """What there is to say of a run of steps beside its steps."""
+    own = [s for s in steps if s.kind is None]
+    done = sum(s.state in ("complete", "skipped", "resolved_manually") for s in own)
+    took = runview.lasted(run.started_at, run.finished_at)
+    return {
+        "run_id": run.run_id, "task": run.task, "state": run.state, "reason": run.reason,
+        "done": f"{done} of {len(own)} steps, {run.progress_percentage or 0:g} %",
+        "took" if run.finished_at else "runs for": took or None,
+        "params": run.payload or None, "queue": run.queue, "key": run.key,
+        "enqueued_at": run.enqueued_at, "scheduled_for": run.scheduled_for, "run_at": run.run_at,
+        "started_at": run.started_at, "finished_at": run.finished_at, "retry_of": run.retry_of,
+        "backfill_id": run.backfill_id, "output": run.output, "error": run.error,
+    }  # fmt: skip
 
 
 def print_error(error: object) -> None:
@@ -98,18 +128,29 @@ def print_error(error: object) -> None:
 
 _SAID = {
     "message", "type", "run_at", "traceback", "retryable", "category", "code", "retry_after",
+    "started_at",
 }  # fmt: skip
 
 
 @app.command()
-def log(id: Tail) -> None:
+def log(
+    id: Tail,
+    step_name: Annotated[
+        str | None, typer.Option("--step", help="Only of this step: every state it was in.")
+    ] = None,
+) -> None:
     """Show a run's history: every transition, and what it wrote into the journal."""
     conn = state.connect()
+    if step_name is not None:
+        step.show_history(calls.step_history(conn, step.named(id, step_name)))
+        return
     events = calls.run_history(conn, calls.find_run(conn, id))
     columns = [
         ("at", "at"), ("event", "event"), ("state", "state"), ("attempt", "attempt"),
         ("worker_id", "worker"), ("actor", "actor"), ("detail", "detail"),
     ]  # fmt: skip
+    if any(event.step for event in events):
+        columns.insert(1, ("step", "step"))
     if state.json:
         table(events, columns, "")
         return
@@ -129,6 +170,9 @@ def _summed(event: calls.Event) -> str:
     rest = {k: v for k, v in detail.items() if k not in _SAID and v is not None}
     more = f" {base.show(rest)}" if rest else ""
     return f"{kind}{detail['message']}{again}{more}"
+
+
+app.command("history", help="The same as log.", hidden=True)(log)
 
 
 @app.command()
@@ -157,10 +201,16 @@ def retry(
     since: Annotated[str | None, typer.Option(help="That ended since this ISO timestamp.")] = None,
     until: Annotated[str | None, typer.Option(help="That ended before it.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    failed_steps: Annotated[
+        bool, typer.Option("--failed-steps", help="Let run ID go on in place, from what failed.")
+    ] = False,
     note: Note = None,
 ) -> None:
     """Run finished runs again, as new runs: one, or all that the options choose."""
     filters = (task, queue, tool, state_, since, until)
+    if failed_steps:
+        _go_on(id, any(value is not None for value in filters), note)
+        return
     if (id is None) == all(value is None for value in filters):
         raise typer.BadParameter("give an ID, or at least one option that chooses runs")
     conn = state.connect()
@@ -175,6 +225,18 @@ def retry(
     table(retried, columns, "no such runs", style="outcome")
     if not any(r.retried_as for r in retried):
         raise typer.Exit(1)
+
+
+def _go_on(id: str | None, is_filtered: bool, note: str | None) -> None:
+    if id is None or is_filtered:
+        raise typer.BadParameter("--failed-steps goes with the ID of one run")
+    conn = state.connect()
+    run_id = calls.find_run(conn, id)
+    n = calls.retry_failed_steps(conn, run_id, note)
+    answer(
+        {"run_id": run_id, "steps": n},
+        f"{run_id} goes on: " + (f"{n} failed step(s) tried again" if n else "no step had failed"),
+    )
 
 
 def enqueue(
@@ -205,6 +267,9 @@ def enqueue(
         idempotency_key=idempotency_key, max_attempts=max_attempts, timeout=timeout,
     )  # fmt: skip
     finish(enqueued, wait, wait_timeout)
+
+
+step.commands(app)
 
 
 def commands(app: typer.Typer) -> None:

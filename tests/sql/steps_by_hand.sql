@@ -137,6 +137,9 @@ select test.done(:'run', 'a'), test.fail(:'run', 'b', 'boom');
 select test.throws('OR031', format('select ordinaut.%s(%L)', v, test.id(:'run', 'b')), v || ' comes too late for a rollback') from unnest('{resolve_step,complete_step,skip_step,reset_step}'::text[]) as v;
 select test.done(:'run', 'rollback(a)');
 select test.throws('OR031', format('select ordinaut.retry_failed_steps(%L)', :'run'), 'it is undone');
+select ordinaut.replay_run(:'run', 'b') as again \gset
+select test.eq(test.states(:'again'), 'a ready, b pending: running', 'a replay does again what was undone');
+select ordinaut.cancel_run(:'again');
 
 -- A key: who goes on needs its turn.
 select run_id as run from ordinaut.enqueue(p_pipeline => :'three', p_key => 'k') \gset

@@ -37,6 +37,15 @@ select test.done(:'run', 'd'), test.done(:'run', 'e');
 select test.eq(test.state(:'run'), 'success', 'skipped steps do not fail a run');
 select test.eq(array_agg(g.step order by g.step), '{a,b,c}', 'each skip is in the journal') from ordinaut.run_log as g where g.run_id = :'run' and g.event = 'skipped';
 
+-- An item of a map and a step that others need, in one settle.
+select test.run('[{"id": "m", "uses": "echo", "queue": "own", "map": {"over": [1]}, "needs": []}, {"id": "x", "uses": "echo", "queue": "own", "needs": []}, {"id": "y", "uses": "echo", "needs": "x"}]') as run \gset
+select test.wait(:'run', 'm', '{"kind": "map", "items": [1]}');
+select distinct lease_id as lease from ordinaut.lease_work('w', 'own', p_limit => 9) \gset
+select ordinaut.complete_work(:'lease');
+select test.eq((test.state(:'run', 'm'), test.state(:'run', 'y'))::text, ('complete', 'ready')::text, 'the end of both is heard');
+select test.done(:'run', 'y');
+select test.eq(test.state(:'run'), 'success', 'and the run ends');
+
 -- A failure that is tolerated.
 select test.run('[{"id": "a", "uses": "echo", "continue_on_error": true, "retry_count": 1}, {"id": "b", "uses": "echo"}]') as run \gset
 select test.eq(test.fail(:'run', 'a', 'boom'), 'failed', 'it fails');

@@ -28,7 +28,7 @@ import pytest
 from psycopg.rows import namedtuple_row
 
 RUNS = int(os.environ.get("SIZE", "10000")) // 50
-PATIENCE = 60 + RUNS / 10
+PATIENCE = 40 + RUNS / 20
 
 EXCHANGE = """select * from ordinaut.exchange(%s, 'default', %s, %s, %s::uuid[], %s::uuid[],
   %s::text[], %s::text[], %s::text[], %s::bigint[])"""
@@ -170,7 +170,7 @@ def finish(crew: Crew, deadline: float) -> None:
         crew.over.set()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_workflows_under_fire(prod_dsn: str, seed: int) -> None:
     dice = random.Random(seed)
     crew = Crew(prod_dsn)
@@ -196,6 +196,12 @@ def test_workflows_under_fire(prod_dsn: str, seed: int) -> None:
         def count(question: str) -> int:
             return int(conn.execute(question).fetchone()[0])  # type: ignore[index]
 
+        left = conn.execute(
+            "select r.run_id, w.* from ordinaut.run as r"
+            " cross join lateral ordinaut.why(r.run_id::text) as w"
+            " where r.finished_at is null limit 20"
+        )
+        assert left.fetchall() == []
         assert not conn.execute(LIVE).fetchone()[0]  # type: ignore[index]
         assert count("select count(*) from ordinaut.task_run") == len(runs)
         assert crew.busy, "nobody met a run that was held"

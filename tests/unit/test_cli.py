@@ -14,9 +14,10 @@ from ordinaut.cli.main import invoke
 from ordinaut.errors import VersionSkew
 
 GROUPS = {
-    "": "dev install scheduler worker enqueue why doctor bench task run queue",
+    "": "dev install scheduler worker enqueue why doctor bench task run step queue",
     "task": "apply create list show pause resume run snooze cancel",
-    "run": "list show log cancel retry",
+    "run": "list show log history cancel retry steps replay",
+    "step": "show retry reset skip resolve complete",
     "queue": "list pause resume set",
 }
 COMMANDS = ["", *(f"{group} {verb}" for group, verbs in GROUPS.items() for verb in verbs.split())]
