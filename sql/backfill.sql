@@ -91,9 +91,7 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._backfill_instants(
-  ordinaut.task, timestamptz, timestamptz, integer
-) is
+comment on function ordinaut._backfill_instants(ordinaut.task, timestamptz, timestamptz, integer) is
   'The occurrences of a once or interval from an instant to before another. Errors: '
   'invalid_parameter_value (more than p_at_most).';
 
@@ -274,9 +272,9 @@ end
 $fn$;
 
 comment on function ordinaut._fill(ordinaut.backfill, ordinaut.task, timestamptz[], jsonb) is
-  'Fire these occurrences of a backfill''s task, but those that have a run, and end the backfill; '
-  'the caller has locked the task''s schedule row. Errors: invalid_parameter_value, OR031, '
-  'configuration_limit_exceeded (its queue has no room).';
+  'Fire these occurrences of a backfill''s task, but those that have a run, and end the '
+  'backfill; the caller has locked the task''s schedule row. Errors: invalid_parameter_value, '
+  'OR031, configuration_limit_exceeded (its queue has no room).';
 
 create or replace function ordinaut._end_backfill(
   p_backfill ordinaut.backfill,

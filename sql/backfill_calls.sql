@@ -51,9 +51,7 @@ begin
 end
 $fn$;
 
-comment on function ordinaut.backfill(
-  text, timestamptz, timestamptz, integer, integer, text
-) is
+comment on function ordinaut.backfill(text, timestamptz, timestamptz, integer, integer, text) is
   'Run a task once for each occurrence that its calendar has from p_from to before p_to (at most '
   'now), and return the id of the request. What fired is left alone; what was missed, skipped, '
   'dropped or excluded, and what was never decided, fires; what a calendar excludes does not. '

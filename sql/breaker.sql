@@ -388,10 +388,9 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._breakers_recover(
-  ordinaut.work_item[], uuid[], text[], timestamptz
-) is
-  'After successes: the breakers of their tools count from zero again, or close if one was a probe.';
+comment on function ordinaut._breakers_recover(ordinaut.work_item[], uuid[], text[], timestamptz) is
+  'After successes: the breakers of their tools count from zero again, or close if one was a '
+  'probe.';
 
 create or replace function ordinaut._sweep_breakers(p_now timestamptz)
 returns void

@@ -167,8 +167,8 @@ $fn$;
 comment on function ordinaut.set_breaker(text, text[], integer, interval, interval, text[]) is
   'Guard tools (null: the one of that name) by a circuit breaker: p_threshold failures in a row '
   'within p_window, of these categories, open it; while it is open their work is parked, and '
-  'after p_recovery one unit tries. Set again, it keeps its state. Errors: OR030 (another breaker '
-  'guards the tool), invalid_parameter_value.';
+  'after p_recovery one unit tries. Set again, it keeps its state. Errors: OR030 (another '
+  'breaker guards the tool), invalid_parameter_value.';
 
 create or replace function ordinaut._unguard(p_name text, p_keep text[])
 returns void

@@ -19,10 +19,6 @@ declare
   v_where text;
   v_now timestamptz := ordinaut.now();
 begin
-  -- One that is being started: its steps would go on, cancel or not.
-  perform from ordinaut.due_work as w
-  where w.work_id = p_run_id and w.pipeline_id is not null
-  for update;
   perform ordinaut._lock_run(p_run_id);
   if exists (
     select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is null
@@ -82,6 +78,12 @@ begin
     perform ordinaut._finish_cancelled(ordinaut._item(v_parked));
     return 'cancelled';
   end if;
+  -- A lease has started it while we waited: what has not begun of its steps never will.
+  if exists (
+    select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is null
+  ) then
+    return ordinaut.cancel_run(p_run_id, p_note);
+  end if;
   -- It ended while we waited for it: nobody would read the request.
   if exists (
     select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is not null
@@ -99,9 +101,8 @@ $fn$;
 
 comment on function ordinaut.cancel_run(uuid, text) is
   'Cancel a run. cancelled: it waited and is now cancelled; requested: it is leased (or steps of '
-  'it are, or have to be rolled back), its worker '
-  'is told, and it ends cancelled unless it succeeds first; too_late: it has ended. Errors: '
-  'OR020.';
+  'it are, or have to be rolled back), its worker is told, and it ends cancelled unless it '
+  'succeeds first; too_late: it has ended. Errors: OR020.';
 
 create or replace function ordinaut.retry_run(
   p_run_id uuid        default null,
@@ -216,5 +217,4 @@ comment on function ordinaut.retry_run(
   'oldest first; those with this p_state that no retry followed yet. outcome: new, existing (it '
   'was retried before: that run). A run of steps begins again from its first: '
   'retry_failed_steps() goes on in place from what failed, replay_run() anew from any step. '
-  'Errors: OR020, OR031 (it has not failed), '
-  'invalid_parameter_value (no filter).';
+  'Errors: OR020, OR031 (it has not failed), invalid_parameter_value (no filter).';

@@ -23,8 +23,8 @@ values
   ('permission', '8', 'high', false, false, 1, '0 s');
 
 comment on view ordinaut.error_category is
-  'The categories of errors: the digit after the E of their codes, how bad one is, whether what it '
-  'hit can be recovered, whether trying again can help, and the policy that '
+  'The categories of errors: the digit after the E of their codes, how bad one is, whether what '
+  'it hit can be recovered, whether trying again can help, and the policy that '
   'set_retry_policy(''defaults'') loads: attempts in all, and the first wait.';
 
 -- Of a SQLSTATE, the longest beginning decides; of messages, the first line that matches.
@@ -125,8 +125,8 @@ values
   ('message', 19, '\minvalid|not a valid|out of range', 'E2002');
 
 comment on view ordinaut.error_class is
-  'Which SQLSTATEs (by their beginning), exceptions (by name) and messages (by regular expression, '
-  'in order of rank, whatever the case) have which code.';
+  'Which SQLSTATEs (by their beginning), exceptions (by name) and messages (by regular '
+  'expression, in order of rank, whatever the case) have which code.';
 
 create or replace function ordinaut._error_code(p_type text, p_message text, p_sqlstate text)
 returns text
@@ -178,8 +178,8 @@ $fn$;
 
 comment on function ordinaut.classify_error(text, text, text) is
   'The class of an error: of an exception''s name (with or without its module), of a code of our '
-  'own, of what it says, of a SQLSTATE; the SQLSTATE rules over the name, the name over the text. '
-  'What nothing tells is internal, E5002.';
+  'own, of what it says, of a SQLSTATE; the SQLSTATE rules over the name, the name over the '
+  'text. What nothing tells is internal, E5002.';
 
 -- Stored errors bring their class along; those reported from psql may not.
 create or replace function ordinaut._class_of(p_error jsonb)

@@ -138,9 +138,9 @@ end
 $fn$;
 
 comment on function ordinaut.get_task_execution_context(uuid) is
-  'A run as a whole, by the id of a step, a run or a task (its newest run): counts of its steps by '
-  'state (completed: also skipped and resolved; error: in that state; failed: those of them that '
-  'will not be tried again; blocked: behind those), rollbacks left out, and what follows. '
+  'A run as a whole, by the id of a step, a run or a task (its newest run): counts of its steps '
+  'by state (completed: also skipped and resolved; error: in that state; failed: those of them '
+  'that will not be tried again; blocked: behind those), rollbacks left out, and what follows. '
   'execution_status: blocked_by_failures (but not by those that may fail), has_ready_steps, '
   'processing, all_complete, waiting_for_retry, waiting_for_dependencies, cancelled. Errors: '
   'OR020.';

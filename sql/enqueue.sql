@@ -216,11 +216,11 @@ comment on function ordinaut.enqueue(
   jsonb, interval, uuid, jsonb
 ) is
   'Queue one run of a tool, or of a pipeline (p_pipeline: its steps; p_payload: their params), '
-  'at once, at p_run_at or after p_delay, in the caller''s transaction. '
-  'outcome: new; existing (the idempotency key or run_id is known: its run_id); dropped '
-  '(p_if_busy drop and a run with p_key is live: its run_id). An idempotency key outlives its '
-  'run by p_idempotent_for. Errors: invalid_parameter_value, program_limit_exceeded (payload '
-  'over 1 MB), configuration_limit_exceeded (queue full), serialization_failure (send again).';
+  'at once, at p_run_at or after p_delay, in the caller''s transaction. outcome: new; existing '
+  '(the idempotency key or run_id is known: its run_id); dropped (p_if_busy drop and a run with '
+  'p_key is live: its run_id). An idempotency key outlives its run by p_idempotent_for. Errors: '
+  'invalid_parameter_value, program_limit_exceeded (payload over 1 MB), '
+  'configuration_limit_exceeded (queue full), serialization_failure (send again).';
 
 create or replace function ordinaut.enqueue_many(
   p_items        jsonb,

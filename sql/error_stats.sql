@@ -73,9 +73,9 @@ end
 $fn$;
 
 comment on function ordinaut.get_error_statistics(timestamptz, text) is
-  'Runs that failed, timed out or were abandoned since p_since (null: a day ago), of all tasks or '
-  'one: how many, of which categories, severities and codes, and how many of them may be worth '
-  'recovering (get_failed_runs_for_recovery). Errors: OR020, invalid_parameter_value.';
+  'Runs that failed, timed out or were abandoned since p_since (null: a day ago), of all tasks '
+  'or one: how many, of which categories, severities and codes, and how many of them may be '
+  'worth recovering (get_failed_runs_for_recovery). Errors: OR020, invalid_parameter_value.';
 
 create or replace function ordinaut.get_execution_statistics(
   p_since timestamptz default null,
@@ -115,9 +115,10 @@ end
 $fn$;
 
 comment on function ordinaut.get_execution_statistics(timestamptz, text) is
-  'Runs enqueued since p_since (null: a day ago), of all tasks or one: how many, in which states, '
-  'how many seconds the successful ones took on average (null: there are none), and which share of '
-  'those that have ended succeeded (null: none has). Errors: OR020, invalid_parameter_value.';
+  'Runs enqueued since p_since (null: a day ago), of all tasks or one: how many, in which '
+  'states, how many seconds the successful ones took on average (null: there are none), and '
+  'which share of those that have ended succeeded (null: none has). Errors: OR020, '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut.get_failed_runs_for_recovery(
   p_limit   integer  default 50,
@@ -192,8 +193,8 @@ end
 $fn$;
 
 comment on function ordinaut.recover_run(uuid, text) is
-  'Run again what failed, as a new run, whose id it returns; called twice, it returns the same one. '
-  'Errors: OR020 (not found), OR031 (it is not in failed state).';
+  'Run again what failed, as a new run, whose id it returns; called twice, it returns the same '
+  'one. Errors: OR020 (not found), OR031 (it is not in failed state).';
 
 create or replace function ordinaut.cancel_runs(p_run_ids uuid[], p_note text default null)
 returns table (run_id uuid, outcome text, detail text)
@@ -219,8 +220,8 @@ end
 $fn$;
 
 comment on function ordinaut.cancel_runs(uuid[], text) is
-  'Cancel many runs; one row for each. outcome: updated (detail: cancelled or requested), skipped '
-  '(it had ended: too_late), failed (detail: why).';
+  'Cancel many runs; one row for each. outcome: updated (detail: cancelled or requested), '
+  'skipped (it had ended: too_late), failed (detail: why).';
 
 create or replace function ordinaut.retry_runs(p_run_ids uuid[], p_note text default null)
 returns table (run_id uuid, outcome text, detail text)
@@ -249,5 +250,5 @@ end
 $fn$;
 
 comment on function ordinaut.retry_runs(uuid[], text) is
-  'Run many runs again; one row for each. outcome: updated (detail: the new run), skipped (it was '
-  'retried before, or has not failed), failed (detail: why).';
+  'Run many runs again; one row for each. outcome: updated (detail: the new run), skipped (it '
+  'was retried before, or has not failed), failed (detail: why).';

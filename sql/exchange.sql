@@ -229,12 +229,13 @@ comment on function ordinaut.exchange(
   'JSON text, microseconds run) and leases up to p_limit more under the id it chose, in one '
   'transaction. outcomes: success, failed, timed_out, cancelled, crashed, released, declined, '
   'snoozed. Rows by kind: work (leased under p_lease_id), lost (a lease that was taken back), '
-  'already (settled before), busy (a step whose run another transaction holds: still leased, send '
-  'its result again), cancel (wanted for a held unit), sweep (look below the floors; extra.at).'
-  ' For steps also: skipped, and waiting (its output says for what). Repeating a call with the same p_lease_id repeats its answer. p_careful settles '
-  'unit by unit after a data error. p_idle declares that a NOTIFY on channel ordinaut would wake '
-  'this worker. Errors: OR022 (not registered), invalid_parameter_value, 22xxx (send again with '
-  'p_careful), 40001.';
+  'already (settled before), busy (a step whose run another transaction holds: still leased, '
+  'send its result again), cancel (wanted for a held unit), sweep (look below the floors; '
+  'extra.at). Steps have two more outcomes: skipped, and waiting (its output says for what). '
+  'Repeating a call with the same p_lease_id repeats its answer. p_careful settles unit by unit '
+  'after a data error. p_idle declares that a NOTIFY on channel ordinaut would wake this worker. '
+  'Errors: OR022 (not registered), invalid_parameter_value, 22xxx (send again with p_careful), '
+  '40001.';
 
 create or replace function ordinaut._settle_part(
   p_lease_id  uuid,

@@ -150,8 +150,8 @@ $fn$;
 comment on function ordinaut._lease(
   uuid, uuid, text, text, integer, timestamptz, timestamptz[], timestamptz, ordinaut.work_item[]
 ) is
-  'Move up to p_limit due units of a queue into a new lease, with the steps p_next that the caller '
-  'goes on with, and return them; null when there are none.';
+  'Move up to p_limit due units of a queue into a new lease, with the steps p_next that the '
+  'caller goes on with, and return them; null when there are none.';
 
 -- Serialises the leases of a limited queue on its row, for the rest of their transactions.
 create or replace function ordinaut._room_to_run(p_queue text)
@@ -223,8 +223,8 @@ end
 $fn$;
 
 comment on function ordinaut._isolate_suspect(ordinaut.work_item[], boolean) is
-  'Keep the head alone if it is a suspect (none, if they are not the whole batch), else the units '
-  'before the first; put the rest back.';
+  'Keep the head alone if it is a suspect (none, if they are not the whole batch), else the '
+  'units before the first; put the rest back.';
 
 create or replace function ordinaut._drop_cancelled(p_work ordinaut.work_item[])
 returns ordinaut.work_item[]

@@ -315,8 +315,8 @@ end
 $fn$;
 
 comment on function ordinaut._link_steps(ordinaut.pipeline_step[], text[]) is
-  'Steps with their followers, levels and reads. Errors: invalid_parameter_value (a cycle, a read '
-  'of a step that does not come before).';
+  'Steps with their followers, levels and reads. Errors: invalid_parameter_value (a cycle, a '
+  'read of a step that does not come before).';
 
 create or replace function ordinaut._reads_of(
   p_row    ordinaut.pipeline_step,
@@ -356,10 +356,9 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._reads_of(
-  ordinaut.pipeline_step, text[], text[], varbit
-) is
-  'The positions whose outputs a step reads; null: all before it. Errors: invalid_parameter_value.';
+comment on function ordinaut._reads_of(ordinaut.pipeline_step, text[], text[], varbit) is
+  'The positions whose outputs a step reads; null: all before it. Errors: '
+  'invalid_parameter_value.';
 
 create or replace function ordinaut._is_referred_to(p_pipeline_id uuid)
 returns boolean
@@ -510,8 +509,8 @@ $fn$;
 
 comment on function ordinaut.note_pipeline_check(uuid, text) is
   'Store what a planner found in the templates of a pipeline; a problem makes the active tasks '
-  'that use it invalid, for this reason. False: somebody refers to it, or edits such a task, just '
-  'now; it stays unchecked.';
+  'that use it invalid, for this reason. False: somebody refers to it, or edits such a task, '
+  'just now; it stays unchecked.';
 
 -- Inlined, so that its plan is chosen with the caller's.
 create or replace function ordinaut._tasks_using(p_tool text)

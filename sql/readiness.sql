@@ -307,10 +307,10 @@ as $fn$
 $fn$;
 
 comment on function ordinaut.get_step_readiness_status(uuid, uuid[]) is
-  'Whether steps can run, and why not: one row for the id of a step; all steps of a run for its id '
-  'or that of its task (the newest run), or those in p_step_ids. task_uuid is the run (run_id, '
-  'too), retry_limit the attempts in all (max_attempts, too). is_blocked: what it needs, or that '
-  'in turn, failed for good. kind: item (of a map), rollback, or null. '
+  'Whether steps can run, and why not: one row for the id of a step; all steps of a run for its '
+  'id or that of its task (the newest run), or those in p_step_ids. task_uuid is the run '
+  '(run_id, too), retry_limit the attempts in all (max_attempts, too). is_blocked: what it '
+  'needs, or that in turn, failed for good. kind: item (of a map), rollback, or null. '
   'retry_eligible: it failed and may be tried again; ready_for_execution: now. '
   'backoff_request_seconds: the delay that its last failure asked for, null when the backoff of '
   'its retry policy was drawn. Before a run starts its steps have no id yet. Errors: OR020.';
@@ -377,8 +377,8 @@ end
 $fn$;
 
 comment on function ordinaut.calculate_dependency_levels(uuid) is
-  'How deep each step of a run, a task''s newest run or a pipeline lies: 0 needs nothing, else one '
-  'more than the deepest that it needs. Errors: OR020.';
+  'How deep each step of a run, a task''s newest run or a pipeline lies: 0 needs nothing, else '
+  'one more than the deepest that it needs. Errors: OR020.';
 
 create or replace function ordinaut.get_step_transitive_dependencies(p_step_id uuid)
 returns table (workflow_step_uuid uuid, name text, distance integer, state text, results jsonb)
@@ -407,5 +407,5 @@ as $fn$
 $fn$;
 
 comment on function ordinaut.get_step_transitive_dependencies(uuid) is
-  'Every step that a step needs, directly (distance 1) or through others, with its output. No rows '
-  'for one that needs nothing.';
+  'Every step that a step needs, directly (distance 1) or through others, with its output. No '
+  'rows for one that needs nothing.';

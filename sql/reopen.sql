@@ -19,6 +19,11 @@ begin
       errcode = 'OR031',
       message = format('run %s was rolled back', p_run.run_id),
       hint = 'Its effects are undone: replay_run() starts a new run from any step.';
+  elsif not exists (select from ordinaut.step as s where s.run_id = p_run.run_id) then
+    raise exception using
+      errcode = 'OR031',
+      message = format('run %s ended before it started: it has no steps', p_run.run_id),
+      hint = 'retry_run() queues it again.';
   elsif p_run.key is not null and not (
     ordinaut._try_key(p_run.key) and ordinaut._take_slot(ordinaut._run_item(p_run))
   ) then
@@ -126,8 +131,8 @@ end
 $fn$;
 
 comment on function ordinaut._start_over(ordinaut.step, timestamptz) is
-  'Make a step due as if it had never been tried; the items of a map that are done stay done. The '
-  'caller holds the run.';
+  'Make a step due as if it had never been tried; the items of a map that are done stay done. '
+  'The caller holds the run.';
 
 /* One failure was seen to, another is left: the run must not wait for ever for what needs that. */
 create or replace function ordinaut._fail_if_stuck(p_run_id uuid, p_now timestamptz)
@@ -204,8 +209,8 @@ $fn$;
 comment on function ordinaut.retry_failed_steps(uuid, text) is
   'Let a run of steps that failed, timed out or was cancelled go on: what failed is tried anew, '
   'what was cancelled waits for it again, what succeeded stays. Returns the number of failed '
-  'steps. retry_run() starts a whole new run instead. Errors: OR020, OR031 (it has not failed, or '
-  'was rolled back).';
+  'steps. retry_run() starts a whole new run instead. Errors: OR020, OR031 (it has not failed, '
+  'or was rolled back).';
 
 create or replace function ordinaut.replay_run(
   p_run_id    uuid,
@@ -261,7 +266,9 @@ begin
   v_new.error := null;
   insert into ordinaut.task_run select v_new.*;
   insert into ordinaut.payload (run_id, body)
-  select v_id, b.body from ordinaut.payload as b where b.run_id = p_run_id and v_run.payload is null;
+  select v_id, b.body
+  from ordinaut.payload as b
+  where b.run_id = p_run_id and v_run.payload is null;
   -- What comes before keeps its outcome, unless that was undone; the step and all that follows from
   -- it run again.
   with recursive again as (
@@ -299,5 +306,6 @@ $fn$;
 
 comment on function ordinaut.replay_run(uuid, text, text) is
   'Run a run of steps that has ended again from a step, as a new run (retry_of), and return its '
-  'id. That step and all that follows from it run anew, with what had not succeeded or was rolled '
-  'back; the rest keeps its outputs. Errors: OR020, OR031 (it has not ended, or has a key).';
+  'id. That step and all that follows from it run anew, with what had not succeeded or was '
+  'rolled back; the rest keeps its outputs. Errors: OR020, OR031 (it has not ended, or has a '
+  'key).';

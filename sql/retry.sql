@@ -98,10 +98,10 @@ $fn$;
 comment on function ordinaut.calculate_backoff_delay(
   integer, float8, float8, float8, text, text, float8
 ) is
-  'Seconds to wait after the p_attempt-th failed attempt: min(cap, base x multiplier^(attempt-1)), '
-  'base x attempt (linear) or base (fixed). jitter_mode draws from [d(1-pct), d] (minus: what the '
-  'engine does, with 0.1), [d(1-pct), d(1+pct)] (plus_minus), [d/2, d] (half) or [0, d] (full). '
-  'Errors: invalid_parameter_value.';
+  'Seconds to wait after the p_attempt-th failed attempt: min(cap, base x '
+  'multiplier^(attempt-1)), base x attempt (linear) or base (fixed). jitter_mode draws from '
+  '[d(1-pct), d] (minus: what the engine does, with 0.1), [d(1-pct), d(1+pct)] (plus_minus), '
+  '[d/2, d] (half) or [0, d] (full). Errors: invalid_parameter_value.';
 
 create or replace function ordinaut.set_retry_policy(
   p_category text,
@@ -170,12 +170,12 @@ end
 $fn$;
 
 comment on function ordinaut.set_retry_policy(text, jsonb) is
-  'Say how errors of a category are tried again, where neither the error nor an explicit retry of '
-  'the task or step does: {"max_attempts": 4, "base": "2 s", "cap": "60 s", "factor": 2, "jitter": '
-  '0.25, "strategy": "exponential"}; max_attempts counts the first one too, and never raises what '
-  'the task allows. No policy: that category has none. Category ''defaults'' loads the policies of '
-  'error_category for all, ''none'' takes all away. Returns how many policies it set or took. '
-  'Errors: invalid_parameter_value.';
+  'Say how errors of a category are tried again, where neither the error nor an explicit retry '
+  'of the task or step does: {"max_attempts": 4, "base": "2 s", "cap": "60 s", "factor": 2, '
+  '"jitter": 0.25, "strategy": "exponential"}; max_attempts counts the first one too, and never '
+  'raises what the task allows. No policy: that category has none. Category ''defaults'' loads '
+  'the policies of error_category for all, ''none'' takes all away. Returns how many policies it '
+  'set or took. Errors: invalid_parameter_value.';
 
 create or replace function ordinaut.list_retry_policies()
 returns table (

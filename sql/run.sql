@@ -231,5 +231,5 @@ $fn$;
 
 comment on function ordinaut.run_history(uuid) is
   'Every transition of a run in order: enqueued, each attempt that did not succeed, what its '
-  'tool logged, what operators did, started (the last attempt) and finished; of a run of steps the '
-  'same of each step (step_history() tells more of one). No rows when there is no such run.';
+  'tool logged, what operators did, started (the last attempt) and finished; of a run of steps '
+  'the same of each step (step_history() tells more of one). No rows when there is no such run.';

@@ -39,9 +39,7 @@ as $fn$
     p_queue, p_attempt, p_worker_id, p_lease_id, ordinaut._actor(), p_detail);
 $fn$;
 
-comment on function ordinaut._journal(
-  text, uuid, uuid, text, integer, uuid, uuid, jsonb, text
-) is
+comment on function ordinaut._journal(text, uuid, uuid, text, integer, uuid, uuid, jsonb, text) is
   'Append one line to the journal.';
 
 create or replace function ordinaut._refuse_rewrite()

@@ -281,8 +281,8 @@ comment on function ordinaut._settle(
 ) is
   'Settle units of one lease. Returns rows only for what is not as expected: already, lost, busy '
   '(its run is held by another transaction: still leased), and for what follows: next, up to '
-  'p_room steps of p_queue that are leased to the caller now. p_room null: wait for runs. Errors: '
-  'invalid_parameter_value.';
+  'p_room steps of p_queue that are leased to the caller now. p_room null: wait for runs. '
+  'Errors: invalid_parameter_value.';
 
 create or replace function ordinaut._settle_otherwise(
   p_lease      ordinaut.lease,

@@ -208,10 +208,10 @@ as $fn$
 $fn$;
 
 comment on function ordinaut.wait_work(uuid, uuid, jsonb) is
-  'Let a leased step wait, holding no worker. p_wait: {"kind": "sleep", "seconds": n}, or of kind '
-  'event, approval, task or map with what that takes. outcome: waiting, success (there was nothing '
-  'to wait for), failed (it asks for something impossible), cancelled, already. Errors: OR001, '
-  'invalid_parameter_value (not a step).';
+  'Let a leased step wait, holding no worker. p_wait: {"kind": "sleep", "seconds": n}, or of '
+  'kind event, approval, task or map with what that takes. outcome: waiting, success (there was '
+  'nothing to wait for), failed (it asks for something impossible), cancelled, already. Errors: '
+  'OR001, invalid_parameter_value (not a step).';
 
 create or replace function ordinaut.assert_lease(p_lease_id uuid, p_work_id uuid)
 returns void

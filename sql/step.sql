@@ -54,7 +54,8 @@ end
 $fn$;
 
 comment on function ordinaut._try_runs(uuid[]) is
-  'Hold the rows of these runs (no id twice) until commit; returns those that it got within 40 ms.';
+  'Hold the rows of these runs (no id twice) until commit; returns those that it got within 40 '
+  'ms.';
 
 create or replace function ordinaut._lock_runs(p_run_ids uuid[])
 returns uuid[]
@@ -190,7 +191,7 @@ comment on function ordinaut._step_body(ordinaut.work_item) is
   'What a worker is told to run a step: its definition, and all that its templates may read.';
 
 /* Start runs: their row, their steps, and the units of the steps that need nothing.  Of each run
-   the first such step of this queue is answered, as leased now; the others are put into due_work. */
+   the first such step of this queue is answered, as leased now; the others go into due_work. */
 create or replace function ordinaut._start_runs(
   p_items ordinaut.work_item[],
   p_queue text,
@@ -245,7 +246,8 @@ begin
   unit as (
     select r.state, row(r.step_id, r.run_id, (r.def).name, r.task_id,
       coalesce((r.def).queue, r.queue), coalesce((r.def).priority, r.priority),
-      case r.state when 'in_progress' then r.run_at else p_now end, r.scheduled_for, p_now, case r.state when 'in_progress' then 1 else 0 end, 0, 0,
+      case r.state when 'in_progress' then r.run_at else p_now end, r.scheduled_for, p_now,
+      case r.state when 'in_progress' then 1 else 0 end, 0, 0,
       (r.def).max_attempts, (r.def).timeout, (r.def).tool, null, null, null, (r.def).retry, null,
       case when not (r.def).has_context then (r.def).body end,
       r.pipeline_id)::ordinaut.work_item as item

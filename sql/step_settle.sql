@@ -23,8 +23,8 @@ begin
   set settled = array(select s.id from unnest(l.settled) as s (id) where s.id <> all (v_ids))
   where l.lease_id = p_lease.lease_id;
   if not found then
-    insert into ordinaut.lease (lease_id, worker_id, holder, queue, leased_at, expires_at, size, work,
-      settled)
+    insert into ordinaut.lease (lease_id, worker_id, holder, queue, leased_at, expires_at, size,
+      work, settled)
     values (p_lease.lease_id, p_lease.worker_id, p_lease.holder, p_lease.queue, p_lease.leased_at,
       p_lease.expires_at, p_lease.size, p_items, array(
         select distinct s.id from unnest(p_lease.settled || p_work_ids) as s (id)
@@ -198,7 +198,8 @@ $fn$;
 
 comment on function ordinaut._journal_step(
   text, ordinaut.work_item, ordinaut.lease, timestamptz, jsonb
-) is 'Append what became of an attempt of a step to the journal.';
+) is
+  'Append what became of an attempt of a step to the journal.';
 
 /* An attempt failed or crashed.  p_evaluate: decide at once what follows, as every settle does;
    else the step stays in error, with its unit parked, until evaluate_step_failure(). */
@@ -270,7 +271,8 @@ $fn$;
 
 comment on function ordinaut._step_failed(
   ordinaut.step, ordinaut.work_item, text, jsonb, ordinaut.lease, timestamptz, boolean
-) is 'Note a failed attempt of a step, and decide what follows. The caller holds the run.';
+) is
+  'Note a failed attempt of a step, and decide what follows. The caller holds the run.';
 
 create or replace function ordinaut._evaluate(
   p_item  ordinaut.work_item,
@@ -409,7 +411,8 @@ declare
   v_step ordinaut.step;
   v_run ordinaut.task_run;
 begin
-  update ordinaut.step as s set wait = p_wait where s.step_id = p_item.work_id returning s.* into v_step;
+  update ordinaut.step as s set wait = p_wait where s.step_id = p_item.work_id
+  returning s.* into v_step;
   select r.* into v_run from ordinaut.task_run as r where r.run_id = p_item.run_id;
   begin
     case coalesce(p_wait ->> 'kind', '')
@@ -432,9 +435,7 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._wait_step(
-  ordinaut.work_item, jsonb, ordinaut.lease, timestamptz
-) is
+comment on function ordinaut._wait_step(ordinaut.work_item, jsonb, ordinaut.lease, timestamptz) is
   'Let a control step wait without a worker, for what it says; one that asks for something '
   'impossible fails. The caller holds the run.';
 
@@ -462,7 +463,5 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._wait_sleep(
-  ordinaut.step, ordinaut.work_item, jsonb, timestamptz
-) is
+comment on function ordinaut._wait_sleep(ordinaut.step, ordinaut.work_item, jsonb, timestamptz) is
   'Let a step sleep: its unit is due when it wakes. Errors: invalid_parameter_value.';

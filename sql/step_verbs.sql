@@ -144,8 +144,8 @@ $fn$;
 
 comment on function ordinaut.resolve_step(uuid, text) is
   'Declare a step resolved, by other means than its tool: what needs it goes on, also in a run '
-  'that had failed. Returns resolved_manually. Errors: OR020, OR031 (it is being run, waits for another '
-  'step or has succeeded, or its run was rolled back).';
+  'that had failed. Returns resolved_manually. Errors: OR020, OR031 (it is being run, waits for '
+  'another step or has succeeded, or its run was rolled back).';
 
 create or replace function ordinaut.skip_step(p_step_id uuid, p_note text default null)
 returns text

@@ -116,8 +116,8 @@ end
 $fn$;
 
 comment on function ordinaut._time_out_unit(uuid, uuid, jsonb, timestamptz) is
-  'Take a run of one unit out of its lease and end it as timed_out; false when its lease is locked '
-  'or it is there no more.';
+  'Take a run of one unit out of its lease and end it as timed_out; false when its lease is '
+  'locked or it is there no more.';
 
 create or replace function ordinaut._time_out_run(p_run_id uuid, p_error jsonb, p_now timestamptz)
 returns boolean
@@ -172,8 +172,8 @@ end
 $fn$;
 
 comment on function ordinaut._time_out_run(uuid, jsonb, timestamptz) is
-  'End a run of steps as timed_out: what waits is cancelled, what is leased is fenced off, what is '
-  'done is rolled back. False when somebody holds the run, or it is ending already.';
+  'End a run of steps as timed_out: what waits is cancelled, what is leased is fenced off, what '
+  'is done is rolled back. False when somebody holds the run, or it is ending already.';
 
 create or replace function ordinaut.timeout_stuck(
   p_after   interval default '60 min',
@@ -214,9 +214,9 @@ $fn$;
 
 comment on function ordinaut.timeout_stuck(interval, boolean) is
   'End the runs that get_stuck_runs(p_after) shows, as timed_out; p_dry_run only shows them. '
-  'outcome: timed_out, stuck (a dry run), busy (it is being settled just now). What their workers '
-  'report later is dropped; the tools themselves are stopped when their whole lease is gone. '
-  'Errors: invalid_parameter_value.';
+  'outcome: timed_out, stuck (a dry run), busy (it is being settled just now). What their '
+  'workers report later is dropped; the tools themselves are stopped when their whole lease is '
+  'gone. Errors: invalid_parameter_value.';
 
 create or replace function ordinaut._sweep_deadlines(p_now timestamptz)
 returns void

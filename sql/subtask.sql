@@ -65,7 +65,8 @@ begin
   if v_depth >= 20 then
     perform ordinaut._refuse(
       format('task %s/%s would be level 21 of %s', p_task.namespace, p_task.name,
-        left(v_chain, 2000)), 'A task that starts itself needs a step that ends it: give it an if.');
+        left(v_chain, 2000)),
+      'A task that starts itself needs a step that ends it: give it an if.');
   elsif v_holder is not null and ordinaut._key_limit_of(p_task) = 1 then
     perform ordinaut._refuse(
       format('task %s/%s would wait for ever: run %s, above it, has its key %s', p_task.namespace,

@@ -235,4 +235,5 @@ $fn$;
 
 comment on function ordinaut.why(text) is
   'Every reason why a task, run or step (its id, a unique end of it, or a task''s name) has not '
-  'run, since and until when, and what it hangs on; one row ready if there is none. Errors: OR020.';
+  'run, since and until when, and what it hangs on; one row ready if there is none. Errors: '
+  'OR020.';

@@ -54,7 +54,9 @@ begin
   select r.* into v_run from ordinaut.run as r where r.run_id = p_work_id;
   select p.parked_at into v_parked_at from ordinaut.parked as p where p.work_id = p_work_id;
 
-  if exists (select from ordinaut.cancel_request as c where c.run_id = coalesce(v_work.run_id, p_work_id)) then
+  if exists (
+    select from ordinaut.cancel_request as c where c.run_id = coalesce(v_work.run_id, p_work_id)
+  ) then
     return query
     select
       'cancel_requested',

@@ -144,7 +144,8 @@ begin
     v_ended := array(
       select e.run_id from unnest(v_ended) as e (run_id)
       where not exists (
-        select from ordinaut.step as s where s.run_id = e.run_id and ordinaut._is_live(s.state, s.wait))
+        select from ordinaut.step as s
+        where s.run_id = e.run_id and ordinaut._is_live(s.state, s.wait))
     );
     if v_ended <> '{}' then
       perform ordinaut._close_runs(v_ended, p_now);

@@ -8,6 +8,9 @@ select test.eq(ordinaut.cancel_run(:'run', 'not now'), 'cancelled', 'a queued ru
 select test.eq(count(*), 0, 'is never leased') from ordinaut.lease_work('w');
 select test.eq((state, error ->> 'note')::text, ('cancelled', 'not now')::text, 'and says why') from ordinaut.get_run(:'run');
 select test.eq(ordinaut.cancel_run(:'run'), 'too_late', 'once');
+select test.throws('OR031', format('select ordinaut.retry_failed_steps(%L)', :'run'), 'it has no steps to go on with');
+select test.eq(outcome, 'new', 'but may be queued again') from ordinaut.retry_run(:'run');
+select ordinaut.cancel_run(retried_as) from (select r.run_id as retried_as from ordinaut.run as r where r.state = 'pending') as r;
 
 select test.run(:'two') as run \gset
 select test.eq(ordinaut.cancel_run(:'run'), 'cancelled', 'a run of which no step is leased');
