@@ -40,7 +40,7 @@ from ordinaut.task_run as r
 """
 
 # What a state says of where the unit is; and of what a pending step waits for.
-_STEPS = f"""
+WRONG_STEPS = f"""
 with unit as (
   select u.work_id, array_agg(distinct u.run_id) as run_ids,
     string_agg(u.place, ' + ' order by u.place) as places
@@ -55,7 +55,7 @@ told as (
       when s.step_id is null or u.run_ids <> array[s.run_id] then 'none'
       when s.state in ('ready', 'waiting_for_retry') then 'due_work|parked'
       when s.state = 'in_progress' and s.wait is null then 'lease'
-      when s.wait ->> 'kind' = 'sleep' then 'due_work'
+      when s.state = 'in_progress' and s.wait ->> 'kind' = 'sleep' then 'due_work'
       when s.state in ('in_progress', 'error') and s.wait is not null then 'parked'
     end as expected,
     case when s.state = 'pending' and s.kind is null then (
@@ -103,7 +103,7 @@ def places(session: Session) -> dict[UUID, str]:
 
 def assert_steps(session: Session) -> None:
     """Each step is where its state says, joins count right, and every run goes on or has ended."""
-    wrong = session.run(_STEPS)
+    wrong = session.run(WRONG_STEPS)
     assert not wrong, "\n".join(map(str, wrong))
 
 
