@@ -188,7 +188,8 @@ begin
       from unnest(v_work) as w
       where w.step is not null and w.run_id <> all (v_held);
       perform ordinaut._keep_leased(v_lease, array(
-        select w from unnest(v_work) as w where w.step is not null and w.run_id <> all (v_held)));
+        select w from unnest(v_work) as w where w.step is not null and w.run_id <> all (v_held)),
+        p_work_ids);
       v_work := array(
         select w from unnest(v_work) as w where w.step is null or w.run_id = any (v_held));
     end if;

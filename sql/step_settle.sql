@@ -5,10 +5,12 @@
  * waits with them.
  */
 
--- Takes out of a settle what it cannot decide now.  The lease row was deleted or marked before.
+/* Takes out of a settle what it cannot decide now.  The lease row was deleted or marked before; it
+   must go on to know the units that it has lost, for those who settle them again. */
 create or replace function ordinaut._keep_leased(
-  p_lease ordinaut.lease,
-  p_items ordinaut.work_item[]
+  p_lease    ordinaut.lease,
+  p_items    ordinaut.work_item[],
+  p_work_ids uuid[]
 )
 returns void
 language plpgsql
@@ -22,15 +24,17 @@ begin
   where l.lease_id = p_lease.lease_id;
   if not found then
     insert into ordinaut.lease (lease_id, worker_id, holder, queue, leased_at, expires_at, size,
-      work)
+      work, settled)
     values (p_lease.lease_id, p_lease.worker_id, p_lease.holder, p_lease.queue, p_lease.leased_at,
-      p_lease.expires_at, cardinality(p_items), p_items);
+      p_lease.expires_at, p_lease.size, p_items, array(
+        select distinct s.id from unnest(p_lease.settled || p_work_ids) as s (id)
+        where s.id <> all (v_ids)));
   end if;
 end
 $fn$;
 
-comment on function ordinaut._keep_leased(ordinaut.lease, ordinaut.work_item[]) is
-  'Leave units in their lease, whose row this transaction has taken.';
+comment on function ordinaut._keep_leased(ordinaut.lease, ordinaut.work_item[], uuid[]) is
+  'Leave units in their lease, whose row this transaction has taken to settle all of p_work_ids.';
 
 /* The hot path: steps that succeeded, of runs that are held.  Returns what the caller goes on
    with. */

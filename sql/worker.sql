@@ -167,7 +167,8 @@ begin
     v_n := v_n + 1;
   end loop;
   if v_left <> '{}' then
-    perform ordinaut._keep_leased(p_lease, v_left);
+    perform ordinaut._keep_leased(
+      p_lease, v_left, array(select u.work_id from unnest(p_lease.work) as u));
   end if;
   return v_n;
 end

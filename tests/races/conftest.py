@@ -2,7 +2,8 @@
 Fixtures of the races.  Noon is 2026-03-29 12:00:00 UTC by the boss's clock.
 
     at           makes a Session with a clock of its own: at("reaper", "12:01:01")
-    boss         a Session at noon: arranges, and looks at what came of it
+    boss         a Session at noon: arranges, and looks at what came of it; when the test ends, all
+                 steps are where their states say
     work         enqueues n units; when the test ends, each is in exactly one place
     worker_id    a worker registered at noon, with a ttl of 60 s
     lend         leases ad hoc from noon for 60 s, and commits
@@ -18,7 +19,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.places import assert_conserved
+from tests.places import assert_conserved, assert_steps
 from tests.races import Session
 
 
@@ -31,8 +32,11 @@ def at(session: Callable[[str], Session]) -> Callable[[str, str], Session]:
 
 
 @pytest.fixture
-def boss(at: Callable[[str, str], Session]) -> Session:
-    return at("boss", "12:00:00")
+def boss(at: Callable[[str, str], Session]) -> Iterator[Session]:
+    boss = at("boss", "12:00:00")
+    yield boss
+    boss.rollback()
+    assert_steps(boss)
 
 
 @pytest.fixture

@@ -1,176 +1,393 @@
 """
-Race: steps of one run settle, start and are cancelled at the same moment.
+Race: workers lease and settle the steps of a run at once, or while somebody holds the run.
 
-    branch, branch         the second waits for the run; the join is due once, and the run ends once
-    held run, exchange     `busy` for its unit, which stays leased; the others are settled meanwhile
-    held run, reap         its unit is taken back by the next reap
-    failure, lease         a sibling that is being leased is let run, and nothing after it begins
-    cancel, lease of a run what is cancelled first never starts; what started first is told
+    branch, branch          the join is due once, and counts both
+    branch, branch undone   an end that never was is not counted
+    end, end                the last two steps end the run once
+    failure, end            the run fails once, with what the other branch did
+    failure, failure        so it does with two failures, and the first is its error
+    hold, exchange          what cannot be settled now is busy, stays leased, and is settled later;
+                            a lost answer says so again
+    hold, reap              the lease of a dead worker stays until its run can be had
+    hold, wake              a step that slept is put off, and woken later
+    lease, cancel           the run starts: the cancel waits, then takes what was not leased
+    lease undone, cancel    the run is cancelled where it was
+    start, cancel           so it is with the start by hand
+    cancel, lease           the lease passes the run by
+    cancel, start           the start waits, and finds nothing to start
+    lease, failure          a sibling that is being leased is let run; the run ends after it
+    lease undone, failure   it is leased once more, and the run ends after it
+    failure, lease          the lease passes the sibling by
+    failure undone, lease   it can be leased as ever
+    cancel, end             what ends late unlocks nothing
+    end, cancel             the cancel waits, and is too late
+    resolve, cancel         the cancel waits, then takes what the resolve made ready
+    cancel, resolve         the resolve waits, and reopens the run: it came later
 """
 
 from __future__ import annotations
 
 import json
+import time
 from uuid import uuid4
 
 import pytest
 
-from tests.places import exchange
+from ordinaut.errors import WrongState
+from tests.places import assert_steps, exchange, kinds, run
+from tests.races.waits import DONE, lease, parked, started, state, step
 
-DIAMOND = [
-    {"id": "s", "uses": "echo"},
-    {"id": "l", "uses": "echo", "needs": "s"},
-    {"id": "r", "uses": "echo", "needs": "s"},
-    {"id": "r2", "uses": "echo", "needs": "r"},
-    {"id": "j", "uses": "echo", "needs": ["l", "r2"]},
-]
-COMPLETE = "select * from ordinaut.complete_work(%s, %s)"
-FAIL = "select * from ordinaut.fail_work(%s, %s, 'no', false)"
-STATE = "select state from ordinaut.step where run_id = %s and name = %s"
+PAIR = [{"id": "a", "uses": "echo", "needs": []}, {"id": "b", "uses": "echo", "needs": []}]
+JOIN = [*PAIR, {"id": "j", "uses": "echo", "needs": ["a", "b"]}]
+FAIL = "select outcome from ordinaut.fail_work(%s, %s, 'boom', false)"
+LATER = "select outcome from ordinaut.fail_work(%s, %s, 'boom', p_retry_after => '1 min')"
+LEASE = "select * from ordinaut.lease_work('w2', p_limit => 5)"
+CANCEL = "select ordinaut.cancel_run(%s)"
+START = "select ordinaut.start_run(%s)"
+RESOLVE = "select ordinaut.resolve_step(%s)"
 HOLD = "select ordinaut._lock_run(%s)"
 
 
 @pytest.fixture
-def start(boss):
-    def begin(pipeline=DIAMOND):
-        run_id = boss.one(
-            "select run_id from ordinaut.enqueue(p_pipeline => %s)", json.dumps(pipeline)
-        )
-        boss.run("select ordinaut.start_run(%s)", run_id)
-        boss.commit()
-        return run_id
-
-    return begin
+def ann(at):
+    return at("ann", "12:00:10")
 
 
 @pytest.fixture
-def lease(boss):
-    def take(run_id, name):
-        step_id = boss.one("select step_id from ordinaut.step where run_id = %s and name = %s",
-                           run_id, name)  # fmt: skip
-        lease_id = boss.one("select ordinaut._lease_step(%s, 'w', '30 s')", step_id)
-        boss.commit()
-        return lease_id, step_id
-
-    return take
+def bob(at):
+    return at("bob", "12:00:10")
 
 
 @pytest.fixture
-def done(boss, lease):
-    def complete(run_id, *names):
-        for name in names:
-            boss.run(COMPLETE, *lease(run_id, name))
-            boss.commit()
-
-    return complete
+def run_id(boss):
+    return started(boss, JOIN)
 
 
 @pytest.fixture
-def first(at):
-    return at("first", "12:00:10")
+def pair_id(boss):
+    return started(boss, PAIR)
 
 
-@pytest.fixture
-def second(at):
-    return at("second", "12:00:11")
-
-
-def test_branch_branch(start, lease, done, first, second, boss):
-    run_id = start()
-    done(run_id, "s", "r")
-    left, right = lease(run_id, "l"), lease(run_id, "r2")
-    first.run(COMPLETE, *left)
-    second.start(COMPLETE, *right)
-    second.wait_blocked(by=first)
-    first.commit()
-
-    assert second.result() == [(right[1], "success")]
-    second.commit()
-    assert boss.one("select count(*) from ordinaut.due_work") == 1
-    done(run_id, "j")
-    assert boss.one("select state from ordinaut.task_run where run_id = %s", run_id) == "success"
-
-
-def test_held_run_exchange(start, worker_id, first, second, boss):
-    run_id = start([{"id": "a", "uses": "echo"}])
-    other = boss.one("select run_id from ordinaut.enqueue('echo')")
-    lease_id = uuid4()
-    rows = boss.run(*exchange(worker_id, lease_id, 5))
+def due(boss):
+    """The steps that are in line."""
+    names = [r.step for r in boss.run("select step from ordinaut.due_work order by step")]
     boss.commit()
-    step_id = next(row.work_id for row in rows if row.work_id != other)
-    first.run(HOLD, run_id)
+    return names
 
-    def settle(*ids):
-        return exchange(worker_id, uuid4(), 0, [(lease_id, i, "success") for i in ids])
 
-    answer = {(row.kind, row.work_id) for row in second.run(*settle(step_id, other))}
-    second.commit()
-    assert ("busy", step_id) in answer
-    assert boss.one(
-        "select finished_at is not null from ordinaut.task_run where run_id = %s", other
+def states(boss, run_id):
+    """The states of the run and of its steps, all of them where they belong."""
+    assert_steps(boss)
+    found = boss.run("select state from ordinaut.step where run_id = %s order by position", run_id)
+    return state(boss, run_id), *(row.state for row in found)
+
+
+def ends(boss, run_id):
+    """How the run has ended, by its row and by its journal."""
+    said = boss.run(
+        "select event from ordinaut.run_log where run_id = %s and step is null order by log_id",
+        run_id,
     )
-    assert boss.one(STATE, run_id, "a") == "in_progress"
-    first.rollback()
-    assert "busy" not in {row.kind for row in second.run(*settle(step_id))}
-    second.commit()
-    assert boss.one(STATE, run_id, "a") == "complete"
+    return run(boss, run_id).state, [row.event for row in said]
+
+
+# Joins and ends
+
+
+def test_branch_branch(run_id, ann, bob, boss):
+    first, second = lease(boss, run_id, "a"), lease(boss, run_id, "b")
+    ann.run(DONE, *first)
+    bob.start(DONE, *second)
+    bob.wait_blocked(by=ann)
+    ann.commit()
+    assert bob.result() == [("success",)]
+    bob.commit()
+    assert states(boss, run_id) == ("running", "complete", "complete", "ready")
+    assert due(boss) == ["j"]
+
+
+def test_branch_branch_undone(run_id, ann, bob, boss):
+    first, second = lease(boss, run_id, "a"), lease(boss, run_id, "b")
+    ann.run(DONE, *first)
+    bob.start(DONE, *second)
+    bob.wait_blocked(by=ann)
+    ann.rollback()
+    bob.result()
+    bob.commit()
+    assert states(boss, run_id) == ("running", "in_progress", "complete", "pending")
+    ann.run(DONE, *first)
+    ann.commit()
+    assert due(boss) == ["j"]
+
+
+def test_end_end(pair_id, ann, bob, boss):
+    first, second = lease(boss, pair_id, "a"), lease(boss, pair_id, "b")
+    ann.run(DONE, *first)
+    bob.start(DONE, *second)
+    bob.wait_blocked(by=ann)
+    ann.commit()
+    bob.result()
+    bob.commit()
+    assert states(boss, pair_id) == ("success", "complete", "complete")
+    assert ends(boss, pair_id) == ("success", [])
+
+
+def test_failure_end(run_id, ann, bob, boss):
+    first, second = lease(boss, run_id, "a"), lease(boss, run_id, "b")
+    assert ann.run(FAIL, *first) == [("failed",)]
+    bob.start(DONE, *second)
+    bob.wait_blocked(by=ann)
+    ann.commit()
+    assert bob.result() == [("success",)]
+    bob.commit()
+    assert states(boss, run_id) == ("failed", "error", "complete", "cancelled")
+    assert ends(boss, run_id) == ("failed", ["failed"])
+
+
+def test_failure_failure(run_id, ann, bob, boss):
+    first, second = lease(boss, run_id, "a"), lease(boss, run_id, "b")
+    bob.run(FAIL, *second)
+    ann.start(FAIL, *first)
+    ann.wait_blocked(by=bob)
+    bob.commit()
+    assert ann.result() == [("failed",)]
+    ann.commit()
+    assert states(boss, run_id) == ("failed", "error", "error", "cancelled")
+    assert ends(boss, run_id) == ("failed", ["failed"])
+    assert run(boss, run_id).error["message"] == "step b: boom"
+
+
+# Somebody's open transaction holds the run
+
+
+@pytest.fixture
+def batch(boss, worker_id):
+    """A lease of a registered worker: a step of each of two runs, and a unit of its own."""
+    runs = [started(boss, [{"id": name, "uses": "echo"}]) for name in ("one", "two")]
+    boss.run("select ordinaut.enqueue('echo')")
+    held = uuid4()
+    found = {row.step: row for row in boss.run(*exchange(worker_id, held, 3)) if row.kind == "work"}
+    boss.commit()
+    return held, [found[name] for name in ("one", "two", None)], runs
+
+
+def test_hold_exchange(batch, worker_id, ann, bob, boss):
+    held, (one, two, alone), (held_id, other_id) = batch
+    ann.run(HOLD, held_id)
+    call = exchange(
+        worker_id, uuid4(), 3, [(held, u.work_id, "success") for u in (one, two, alone)]
+    )
+    since = time.monotonic()
+    assert kinds(bob.run(*call)) == [("busy", one.work_id)]
+    assert time.monotonic() - since < 1, "it waited for the run"
+    bob.commit()
+    assert (state(boss, other_id), run(boss, alone.run_id).state) == ("success", "success")
+    assert states(boss, held_id) == ("running", "in_progress")
+
+    # The answer was lost; then the run is free.
+    already = sorted((("already", u.work_id) for u in (two, alone)), key=str)
+    assert kinds(bob.run(*call)) == [*already, ("busy", one.work_id)]
+    bob.commit()
+    ann.commit()
+    assert bob.run(*exchange(worker_id, uuid4(), 3, [(held, one.work_id, "success")])) == []
+    bob.commit()
+    assert states(boss, held_id) == ("success", "complete")
     assert boss.one("select count(*) from ordinaut.lease") == 0
 
 
-def test_held_run_reap(start, lease, at, first, boss):
-    run_id = start([{"id": "a", "uses": "echo"}])
-    lease(run_id, "a")
-    first.run(HOLD, run_id)
+def test_hold_reap(run_id, ann, at, boss):
     reaper = at("reaper", "12:02:00")
-
-    reaper.run("select ordinaut.reap()")
+    _, step_id = lease(boss, run_id, "a")
+    ann.run(HOLD, run_id)
+    assert reaper.one("select ordinaut.reap()") == 0
     reaper.commit()
-    assert boss.one(STATE, run_id, "a") == "in_progress"
-    first.rollback()
+    assert states(boss, run_id) == ("running", "in_progress", "ready", "pending")
+    ann.commit()
     assert reaper.one("select ordinaut.reap()") == 1
     reaper.commit()
-    assert boss.one(STATE, run_id, "a") == "waiting_for_retry"
+    assert states(boss, run_id) == ("running", "waiting_for_retry", "ready", "pending")
+    assert boss.one("select crashes from ordinaut.step where step_id = %s", step_id) == 1
 
 
-def test_failure_lease(start, lease, done, first, second, boss):
-    run_id = start()
-    done(run_id, "s")
-    left = lease(run_id, "l")
-    second.run("select * from ordinaut.lease_work('w2')")  # r, and not committed
-    first.run(FAIL, *left)
-    first.commit()
-    second.commit()
+def test_hold_wake(run_id, ann, at, boss):
+    late = at("late", "12:02:00")
+    boss.run("select ordinaut.skip_step(%s)", step(boss, run_id, "b").step_id)
+    slept = parked(boss, run_id, "a", {"kind": "sleep", "seconds": 60})
+    ann.run(HOLD, run_id)
+    assert late.run(LEASE) == []
+    late.commit()
+    assert states(boss, run_id)[1] == "in_progress"
+    assert boss.one("select attempt from ordinaut.due_work where work_id = %s", slept) == 1
+    ann.commit()
+    late.at("2026-03-29 12:02:01+00")
+    assert [row.step for row in late.run(LEASE)] == ["j"]
+    late.commit()
+    assert states(boss, run_id) == ("running", "complete", "skipped", "in_progress")
 
-    assert [boss.one(STATE, run_id, name) for name in ("r", "r2", "j")] == [
-        "in_progress", "cancelled", "cancelled",
-    ]  # fmt: skip
-    lease_id = boss.one("select lease_id from ordinaut.lease")
-    boss.run("select * from ordinaut.complete_work(%s)", lease_id)
+
+# A run that starts, and a cancel
+
+
+@pytest.fixture
+def queued_id(boss):
+    run_id = boss.one("select run_id from ordinaut.enqueue(p_pipeline => %s)", json.dumps(JOIN))
     boss.commit()
-    assert boss.one("select state from ordinaut.task_run where run_id = %s", run_id) == "failed"
+    return run_id
 
 
-def test_cancel_first(first, second, boss):
-    run_id = boss.one("select run_id from ordinaut.enqueue(p_pipeline => %s)", json.dumps(DIAMOND))
+def test_lease_cancel(queued_id, ann, bob, boss):
+    [unit] = ann.run("select * from ordinaut.lease_work('w', p_limit => 1)")
+    bob.start(CANCEL, queued_id)
+    bob.wait_blocked(by=ann)
+    ann.commit()
+    assert bob.result() == [("requested",)]
+    bob.commit()
+    assert states(boss, queued_id) == ("running", "in_progress", "cancelled", "cancelled")
+    assert ann.run(DONE, unit.lease_id, unit.work_id) == [("success",)]
+    ann.commit()
+    assert states(boss, queued_id) == ("cancelled", "complete", "cancelled", "cancelled")
+    assert boss.one("select count(*) from ordinaut.cancel_request") == 0
+
+
+def test_lease_undone_cancel(queued_id, ann, bob, boss):
+    ann.run(LEASE)
+    bob.start(CANCEL, queued_id)
+    bob.wait_blocked(by=ann)
+    ann.rollback()
+    assert bob.result() == [("cancelled",)]
+    bob.commit()
+    assert states(boss, queued_id) == ("cancelled",)
+
+
+def test_start_cancel(queued_id, ann, bob, boss):
+    ann.run(START, queued_id)
+    bob.start(CANCEL, queued_id)
+    bob.wait_blocked(by=ann)
+    ann.commit()
+    assert bob.result() == [("cancelled",)]
+    bob.commit()
+    assert states(boss, queued_id) == ("cancelled",) * 4
+
+
+def test_cancel_lease(queued_id, ann, bob, boss):
+    assert bob.run(CANCEL, queued_id) == [("cancelled",)]
+    assert ann.run(LEASE) == []
+    ann.commit()
+    bob.commit()
+    assert (ann.run(LEASE), states(boss, queued_id)) == ([], ("cancelled",))
+
+
+def test_cancel_start(queued_id, ann, bob, boss):
+    bob.run(CANCEL, queued_id)
+    ann.start(START, queued_id)
+    ann.wait_blocked(by=bob)
+    bob.commit()
+    with pytest.raises(WrongState, match="waits to start"):
+        ann.result()
+    ann.rollback()
+    assert states(boss, queued_id) == ("cancelled",)
+
+
+# A branch fails, and its sibling is leased
+
+
+def test_lease_failure(run_id, ann, bob, boss):
+    first = lease(boss, run_id, "a")
+    [sibling] = bob.run(LEASE)
+    assert ann.run(FAIL, *first) == [("failed",)]  # does not wait for the lease
+    ann.commit()
+    bob.commit()
+    assert states(boss, run_id) == ("running", "error", "in_progress", "cancelled")
+    assert bob.run(DONE, sibling.lease_id, sibling.work_id) == [("success",)]
+    bob.commit()
+    assert states(boss, run_id) == ("failed", "error", "complete", "cancelled")
+
+
+def test_lease_undone_failure(run_id, ann, bob, boss):
+    first = lease(boss, run_id, "a")
+    bob.run(LEASE)
+    ann.run(FAIL, *first)
+    ann.commit()
+    bob.rollback()
+    assert states(boss, run_id) == ("running", "error", "ready", "cancelled")
+    [sibling] = bob.run(LEASE)
+    assert bob.run(
+        "select outcome from ordinaut.release_work(%s, %s)", sibling.lease_id, sibling.work_id
+    ) == [("cancelled",)]
+    bob.commit()
+    assert states(boss, run_id) == ("failed", "error", "cancelled", "cancelled")
+
+
+def test_failure_lease(run_id, ann, bob, boss):
+    ann.run(FAIL, *lease(boss, run_id, "a"))
+    assert bob.run(LEASE) == []
+    ann.commit()
+    assert states(boss, run_id) == ("failed", "error", "cancelled", "cancelled")
+    assert bob.run(LEASE) == []
+
+
+def test_failure_undone_lease(run_id, ann, bob, boss):
+    ann.run(FAIL, *lease(boss, run_id, "a"))
+    ann.rollback()
+    assert [row.step for row in bob.run(LEASE)] == ["b"]
+    bob.commit()
+    assert states(boss, run_id) == ("running", "in_progress", "in_progress", "pending")
+
+
+# A cancel beside an end, and beside a person
+
+
+def test_cancel_end(run_id, ann, bob, boss):
+    held = lease(boss, run_id, "a")
+    assert bob.run(CANCEL, run_id) == [("requested",)]
+    ann.start(DONE, *held)
+    ann.wait_blocked(by=bob)
+    bob.commit()
+    assert ann.result() == [("success",)]
+    ann.commit()
+    assert states(boss, run_id) == ("cancelled", "complete", "cancelled", "cancelled")
+    assert boss.one("select count(*) from ordinaut.cancel_request") == 0
+
+
+def test_end_cancel(boss, ann, bob):
+    run_id = started(boss, [{"id": "a", "uses": "echo"}])
+    ann.run(DONE, *lease(boss, run_id, "a"))
+    bob.start(CANCEL, run_id)
+    bob.wait_blocked(by=ann)
+    ann.commit()
+    assert bob.result() == [("too_late",)]
+    bob.commit()
+    assert (states(boss, run_id), ends(boss, run_id)) == (("success", "complete"), ("success", []))
+
+
+@pytest.fixture
+def failing(boss):
+    """A run of two steps in sequence; the first is to be tried again."""
+    run_id = started(boss, [{"id": "a", "uses": "echo"}, {"id": "b", "uses": "echo"}])
+    held = lease(boss, run_id, "a")
+    assert boss.run(LATER, *held) == [("retry",)]
     boss.commit()
-    assert first.one("select ordinaut.cancel_run(%s)", run_id) == "cancelled"
-    assert second.run("select * from ordinaut.lease_work('w')") == []
-    first.commit()
-    second.commit()
-    assert boss.one("select count(*) from ordinaut.step") == 0
+    return run_id, held[1]
 
 
-def test_lease_first(first, second, boss):
-    run_id = boss.one("select run_id from ordinaut.enqueue(p_pipeline => %s)", json.dumps(DIAMOND))
-    boss.commit()
-    first.run("select * from ordinaut.lease_work('w')")
-    second.start("select ordinaut.cancel_run(%s)", run_id)
-    second.wait_blocked(by=first)
-    first.commit()
+def test_resolve_cancel(failing, ann, bob, boss):
+    run_id, step_id = failing
+    ann.run(RESOLVE, step_id)
+    bob.start(CANCEL, run_id)
+    bob.wait_blocked(by=ann)
+    ann.commit()
+    assert bob.result() == [("cancelled",)]
+    bob.commit()
+    assert states(boss, run_id) == ("cancelled", "resolved_manually", "cancelled")
 
-    assert second.result() == [("requested",)]
-    second.commit()
-    lease_id = boss.one("select lease_id from ordinaut.lease")
-    boss.run("select * from ordinaut.release_work(%s)", lease_id)
-    boss.commit()
-    assert boss.one("select state from ordinaut.run where run_id = %s", run_id) == "cancelled"
+
+def test_cancel_resolve(failing, ann, bob, boss):
+    run_id, step_id = failing
+    bob.run(CANCEL, run_id)
+    ann.start(RESOLVE, step_id)
+    ann.wait_blocked(by=bob)
+    bob.commit()
+    assert ann.result() == [("resolved_manually",)]
+    ann.commit()
+    assert states(boss, run_id) == ("running", "resolved_manually", "ready")
+    assert (due(boss), boss.one("select count(*) from ordinaut.cancel_request")) == (["b"], 0)

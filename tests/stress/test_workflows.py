@@ -5,14 +5,16 @@ The pipelines are random graphs with retries, skips, tolerated failures, rollbac
 Workers are threads that call exchange(); some lose answers, some die holding a batch.  The operator
 cancels runs, retries failed ones, and holds the rows of runs in transactions that stay open.
 
-In the end nothing is left over, every run has ended once, no step succeeded twice, none began
-before all that it needs had ended, and what ended well rolled nothing back.
+At every instant each step is where its state says.  In the end nothing is left over, every run has
+ended once, no step succeeded twice, none began before all that it needs had ended, and what ended
+well rolled nothing back.
 
     make stress SIZE=1000000     the long form; the suite runs a short one
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -26,6 +28,8 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg.rows import namedtuple_row
+
+from tests.places import WRONG_STEPS
 
 RUNS = int(os.environ.get("SIZE", "10000")) // 50
 PATIENCE = 40 + RUNS / 20
@@ -69,6 +73,9 @@ class Crew:
         self.over = threading.Event()
         self.lock = threading.Lock()
         self.ran: list[UUID] = []
+
+    def close(self) -> None:
+        self.over.set()
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn, autocommit=True, row_factory=namedtuple_row)
@@ -160,12 +167,13 @@ def meddle(crew: Crew, runs: list[UUID], seed: int) -> None:
 
 
 def finish(crew: Crew, deadline: float) -> None:
-    with crew.connect() as conn:
-        while time.monotonic() < deadline:
+    with crew.connect() as conn, contextlib.closing(crew):
+        while time.monotonic() < deadline and not crew.over.is_set():
             if not conn.execute(LIVE).fetchone()[0]:  # type: ignore[index]
                 break
+            wrong = conn.execute(WRONG_STEPS).fetchall()
+            assert not wrong, wrong
             time.sleep(0.05)
-        crew.over.set()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -184,8 +192,8 @@ def test_workflows_under_fire(prod_dsn: str, seed: int) -> None:
         with ThreadPoolExecutor(8) as pool:
             threads = [pool.submit(work, crew, n) for n in range(5)]
             operator = pool.submit(meddle, crew, runs, seed)
-            pool.submit(finish, crew, time.monotonic() + PATIENCE)
-            for thread in (*threads, operator):
+            watch = pool.submit(finish, crew, time.monotonic() + PATIENCE)
+            for thread in (*threads, operator, watch):
                 try:
                     thread.result()
                 finally:
