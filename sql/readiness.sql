@@ -150,7 +150,7 @@ as $fn$
 declare
   v_pipeline_id uuid;
   v_started boolean;
-  v_blocked integer[] := '{}';
+  v_blocked integer[] := array[]::integer[];
 begin
   select r.pipeline_id, true into v_pipeline_id, v_started
   from ordinaut.task_run as r

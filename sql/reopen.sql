@@ -33,7 +33,6 @@ begin
         p_run.key),
       hint = 'Wait until they have ended, or retry_run(), which waits in line.';
   end if;
-  delete from ordinaut.cancel_request as c where c.run_id = p_run.run_id;
   update ordinaut.task_run as r
   set
     state = 'running',

@@ -87,8 +87,8 @@ as $fn$
         -- Of an attempt the worker is told; of what else ended it, who that was.
         case when g.event like 'step\_%' then g.actor end as actor, g.detail
       from ordinaut.run_log as g
-      where g.run_id = s.run_id and g.step = s.name and g.at >= s.finished_at
-        and g.event in ('step_completed', 'step_resolved', 'step_skipped', 'skipped', 'cancelled')
+      where g.run_id = s.run_id and g.step = s.name
+        and g.event in ('step_completed', 'step_resolved', 'step_skipped', 'skipped')
       order by g.log_id desc
       limit 1
     ) as o on true

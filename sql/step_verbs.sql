@@ -34,6 +34,14 @@ begin
       message = format('step %s (%s) of run %s is being run', p_step_id, v_step.name,
         v_step.run_id),
       hint = 'Wait for it, or cancel its run.';
+  elsif v_run.finished_at is null and exists (
+    select from ordinaut.cancel_request as c where c.run_id = v_step.run_id
+  ) then
+    raise exception using
+      errcode = 'OR031',
+      message = format('run %s, of which %s is a step, is being cancelled', v_step.run_id,
+        v_step.name),
+      hint = 'When what still runs has ended, retry_failed_steps() lets it go on.';
   elsif v_run.state = 'success' or v_step.state in ('complete', 'skipped', 'resolved_manually') then
     raise exception using
       errcode = 'OR031',
@@ -66,7 +74,7 @@ $fn$;
 
 comment on function ordinaut._operate(uuid, text, text) is
   'Hold the run of a step that somebody acts on, take the step''s unit away, journal the act. '
-  'Errors: OR020, OR031 (it is being run, or has succeeded).';
+  'Errors: OR020, OR031 (it is being run or cancelled, or has succeeded).';
 
 create or replace function ordinaut.reset_step(p_step_id uuid, p_note text default null)
 returns text

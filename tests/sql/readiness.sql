@@ -64,6 +64,12 @@ select test.eq(test.ready(:'a'), 'a waiting_for_retry ready 0/0', 'and ready aft
 select test.fail_only(:'run', 'a');
 select test.eq((r.retry_eligible, r.attempts)::text, (false, 2)::text, 'at the limit') from ordinaut.get_step_readiness_status(:'a') as r;
 
+-- Cancelled before anybody decided about its failure.
+select test.run('[{"id": "a", "uses": "echo"}, {"id": "b", "uses": "echo"}]') as run \gset
+select test.fail_only(:'run', 'a');
+select ordinaut.cancel_run(:'run');
+select test.eq((r.current_state, r.retry_eligible)::text, ('error', false)::text, 'nobody will try it again') from ordinaut.get_step_readiness_status((test.step(:'run', 'a')).step_id) as r;
+
 -- A failure that is tolerated blocks nothing.
 select test.run('[{"id": "a", "uses": "echo", "needs": [], "continue_on_error": true, "retry_count": 1}, {"id": "b", "uses": "echo", "needs": "a"}]') as run \gset
 select test.fail(:'run', 'a', 'boom');

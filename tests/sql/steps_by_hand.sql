@@ -91,6 +91,18 @@ select test.eq(ordinaut.skip_step(test.id(:'run', 'a')), 'skipped', 'one that wa
 select test.eq(test.states(:'run'), 'a skipped, b ready, c pending: running', 'is ended, and the run goes on');
 select ordinaut.cancel_run(:'run');
 
+-- While a run is being cancelled, it is.
+select test.run('[{"id": "a", "uses": "echo", "needs": []}, {"id": "b", "uses": "echo", "needs": []}]') as run \gset
+select test.lease(:'run', 'a') as lease \gset
+select test.eq(ordinaut.cancel_run(:'run'), 'requested', 'one step still runs');
+select test.throws('OR031', format('select ordinaut.skip_step(%L)', test.id(:'run', 'b')), 'nobody lets the others go on');
+select ordinaut.release_work(:'lease', test.id(:'run', 'a'));
+select test.eq(ordinaut.skip_step(test.id(:'run', 'b')), 'skipped', 'until it has ended');
+select test.eq(test.states(:'run'), 'a ready, b skipped: running', 'then it goes on');
+select test.travel('1 s'), test.done(:'run', 'a');
+select test.eq(test.state(:'run'), 'success', 'and the cancel is forgotten');
+select test.eq((h.to_state, h.actor, h.detail)::text, ('complete', null, '{}')::text, 'nor does it tell of its end') from ordinaut.step_history(test.id(:'run', 'a')) as h where h.is_current;
+
 -- Reset: at once, and counted anew.
 select test.run('[{"id": "a", "uses": "echo", "retry": {"base": "1 h", "jitter": 0}}]') as run \gset
 select test.fail(:'run', 'a', 'x', true), test.travel('1 s');
