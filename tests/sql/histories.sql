@@ -27,6 +27,18 @@ select test.run('[{"id": "z", "uses": "echo"}, {"id": "m", "uses": "echo", "map"
 select test.done(:'run', 'z'), test.wait(:'run', 'm', '{"kind": "map", "items": [1, 2]}'), test.done(:'run', 'm[0]'), test.done(:'run', 'm[1]'), test.done(:'run', 'a');
 select test.eq(test.told(:'run'), '{enqueued pending,started running 1,step_started z in_progress 1,step_finished z complete 1,step_started m in_progress 1,step_started m[0] in_progress 1,step_finished m[0] complete 1,step_started m[1] in_progress 1,step_finished m[1] complete 1,step_finished m complete 1,step_started a in_progress 1,step_finished a complete 1,finished success 1}', 'in order');
 
+\set undo '[{"id": "a", "uses": "echo", "on_rollback": {"uses": "undo"}}, {"id": "b", "uses": "echo"}]'
+select test.run(:'undo') as run \gset
+select test.done(:'run', 'a'), test.fail(:'run', 'b', 'boom'), test.done(:'run', 'rollback(a)');
+select test.eq(test.told(:'run'), '{enqueued pending,started running 1,step_started a in_progress 1,step_finished a complete 1,step_started b in_progress 1,failed b error 1,step_started rollback(a) in_progress 1,step_finished rollback(a) complete 1,finished failed 1}', 'rollbacks last');
+
+-- Timed out, it has not ended before it is rolled back.
+select test.run(:'undo') as run \gset
+select test.done(:'run', 'a'), test.travel('2 h');
+select test.eq(t.outcome, 'timed_out', 'too long') from ordinaut.timeout_stuck('1 h') as t where t.run_id = :'run';
+select test.later(), test.done(:'run', 'rollback(a)');
+select test.eq(test.told(:'run'), '{enqueued pending,started running 1,step_started a in_progress 1,step_finished a complete 1,step_finished b cancelled,timed_out,step_started rollback(a) in_progress 1,step_finished rollback(a) complete 1,finished timed_out 1}', 'its end comes last');
+
 -- People: their act and what came of it are one; the ends that the run went on after are kept.
 select test.run('[{"id": "a", "uses": "echo", "needs": []}, {"id": "b", "uses": "echo", "needs": []}, {"id": "c", "uses": "echo", "needs": ["a", "b"]}]') as run \gset
 select test.later(), test.fail(:'run', 'a', 'boom');
