@@ -260,8 +260,8 @@ as $fn$
     from run as r
     cross join line as l
     where
-      l.state is null or l.step is not null or r.pipeline_id is null
-      or r.finished_at is distinct from l.at
+      l.step is not null or r.pipeline_id is null or r.finished_at is distinct from l.at
+      or l.event not in ('failed', 'timed_out', 'cancelled')
     union all
     select r.started_at, 2, 'started', 'running', r.attempt, r.worker_id, null, null, null, null
     from run as r

@@ -37,7 +37,7 @@ select test.run(:'undo') as run \gset
 select test.done(:'run', 'a'), test.travel('2 h');
 select test.eq(t.outcome, 'timed_out', 'too long') from ordinaut.timeout_stuck('1 h') as t where t.run_id = :'run';
 select test.later(), test.done(:'run', 'rollback(a)');
-select test.eq(test.told(:'run'), '{enqueued pending,started running 1,step_started a in_progress 1,step_finished a complete 1,step_finished b cancelled,timed_out,step_started rollback(a) in_progress 1,step_finished rollback(a) complete 1,finished timed_out 1}', 'its end comes last');
+select test.eq(test.told(:'run'), '{enqueued pending,started running 1,step_started a in_progress 1,step_finished a complete 1,timed_out,step_finished b cancelled,step_started rollback(a) in_progress 1,step_finished rollback(a) complete 1,finished timed_out 1}', 'its end comes last');
 
 -- People: their act and what came of it are one; the ends that the run went on after are kept.
 select test.run('[{"id": "a", "uses": "echo", "needs": []}, {"id": "b", "uses": "echo", "needs": []}, {"id": "c", "uses": "echo", "needs": ["a", "b"]}]') as run \gset
