@@ -58,4 +58,8 @@ select run_id as run from ordinaut.enqueue('echo', p_queue => 'one') \gset
 create function test.crash() returns void language sql as $fn$ select ordinaut.lease_work('w', 'one', p_for => '1 s'); select test.later(); select ordinaut.reap(); $fn$;
 select test.crash() from generate_series(1, 3);
 select test.eq(test.told(:'run'), '{enqueued pending,crashed pending 1,crashed pending 2,started running 3,crashed pending 3,finished abandoned 3}', 'a run of one tool');
+select run_id as run from ordinaut.enqueue('echo', p_queue => 'one') \gset
+select lease_id as lease from ordinaut.lease_work('w', 'one') \gset
+select test.later(), ordinaut.fail_work(:'lease', p_error => 'boom', p_retryable => false);
+select test.eq(test.told(:'run'), '{enqueued pending,started running 1,failed 1,finished failed 1}', 'whose last attempt has a line of its own');
 rollback;
