@@ -49,6 +49,7 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $fn$
 declare
   v_root uuid;
