@@ -57,6 +57,7 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $fn$
 declare
   v_run_id uuid := ordinaut._run_of(p_id);

@@ -145,6 +145,7 @@ language plpgsql
 stable
 -- Many partitions make the estimate of a plan large, and its compilation cost a second.
 set jit = off
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off

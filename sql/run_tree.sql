@@ -7,6 +7,7 @@ create or replace function ordinaut._children_of(p_run_id uuid)
 returns table (run_id uuid, step text)
 language plpgsql
 stable
+set jit = off
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
