@@ -51,6 +51,7 @@ returns ordinaut.work_item[]
 language plpgsql
 volatile
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_nestloop = on
 set enable_hashjoin = off

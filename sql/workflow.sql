@@ -21,6 +21,7 @@ returns ordinaut.work_item[]
 language plpgsql
 volatile
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_nestloop = on
 set enable_hashjoin = off
@@ -247,6 +248,7 @@ returns void
 language plpgsql
 volatile
 set plan_cache_mode = force_generic_plan
+set jit = off
 set enable_seqscan = off
 set enable_nestloop = on
 set enable_hashjoin = off
@@ -576,6 +578,7 @@ create or replace function ordinaut._cancel_waiting(
 returns void
 language plpgsql
 volatile
+set jit = off
 set enable_seqscan = off
 as $fn$
 declare
