@@ -168,6 +168,36 @@ comment on function ordinaut.find_run(text) is
   'The runs whose id ends so, newest first, ten at most: one row means that the tail is unique. '
   'Errors: invalid_parameter_value.';
 
+/* What a line of the journal says of the state that followed.  Null: of none, or, of a run of one
+   tool, its last attempt, which its end tells. */
+create or replace function ordinaut._state_after(p_event text, p_is_step boolean, p_is_again boolean)
+returns text
+language sql
+immutable
+as $fn$
+  select case
+    when p_event in ('released', 'snoozed', 'declined')
+      then case when p_is_step then 'ready' else 'pending' end
+    when p_is_step then
+      case p_event
+        when 'step_reset' then 'ready'
+        when 'step_retried' then 'ready'
+        when 'step_reopened' then 'pending'
+        when 'skipped' then 'skipped'
+        when 'step_skipped' then 'skipped'
+        when 'step_completed' then 'complete'
+        when 'step_resolved' then 'resolved_manually'
+        else case when p_event in ('failed', 'timed_out', 'crashed')
+          then case when p_is_again then 'waiting_for_retry' else 'error' end end
+      end
+    when p_event = 'crashed' or p_event in ('failed', 'timed_out') and p_is_again then 'pending'
+    when p_event = 'steps_retried' then 'running'
+  end;
+$fn$;
+
+comment on function ordinaut._state_after(text, boolean, boolean) is
+  'The state of a run, or of a step, after this event of the journal; null: as before.';
+
 create or replace function ordinaut.run_history(p_run_id uuid)
 returns table (
   at        timestamptz,
@@ -187,52 +217,105 @@ set jit = off
 as $fn$
   with run as (
     select r.* from ordinaut.run as r where r.run_id = p_run_id
-  )
-  select h.at, h.event, h.state, h.attempt, h.worker_id, h.actor, h.detail, h.step
-  from (
+  ),
+  step as (
+    select s.*, d.level
+    from run as r
+    join ordinaut.step as s on s.run_id = r.run_id
+    join ordinaut.pipeline_step as d
+      on d.pipeline_id = r.pipeline_id and d.position = s.defined_by
+  ),
+  line as (
+    select g.*,
+      -- What tools say themselves may be anything.
+      case when g.step is not null and g.event not in ('log', 'progress')
+        then (g.detail ->> 'started_at')::timestamptz end as started_at,
+      case
+        -- A run of steps forgets an end when it goes on after it.  Timed out, it may roll back first.
+        when g.step is null and r.pipeline_id is not null
+          and (g.event in ('failed', 'cancelled') or g.event = 'timed_out' and not exists (
+            select from step as s where s.kind = 'rollback')) then g.event
+        else ordinaut._state_after(g.event, g.step is not null, g.detail ? 'run_at')
+      end as state
+    from run as r
+    join ordinaut.run_log as g on g.run_id = r.run_id
+    where
+      g.event not in ('cancelled', 'complete') or g.step is null and r.pipeline_id is not null
+  ),
+  -- Ranks order what happened at one instant: the run begins, is acted on, its steps, it ends.
+  told as (
     select r.enqueued_at as at, 0 as rank, 'enqueued' as event, 'pending' as state, 0 as attempt,
       null::uuid as worker_id, null::text as actor,
       jsonb_strip_nulls(jsonb_build_object(
         'scheduled_for', r.scheduled_for, 'retry_of', r.retry_of,
         'backfill_id', r.backfill_id)) as detail,
-      null::text as step
+      null::text as step, null::uuid as log_id
     from run as r
     union all
-    select g.at, 1, g.event,
-      -- The last attempt's line and the end of the run, or of a step, are one: told below.
+    select l.at,
       case
-        when g.event in ('released', 'snoozed', 'declined', 'crashed')
-          then case when g.step is null then 'pending' else 'ready' end
-        when g.event in ('failed', 'timed_out') and g.detail ? 'run_at'
-          then case when g.step is null then 'pending' else 'waiting_for_retry' end
+        when l.step is not null then 4
+        when l.state in ('failed', 'timed_out', 'cancelled') then 5
+        when r.pipeline_id is null then 1
+        else 3
       end,
-      g.attempt, g.worker_id, g.actor, g.detail, g.step
-    from ordinaut.run_log as g
-    where g.run_id = p_run_id and g.event not in ('cancelled', 'complete')
+      l.event, l.state, l.attempt, l.worker_id, l.actor, l.detail, l.step, l.log_id
+    from run as r
+    cross join line as l
+    where
+      l.state is null or l.step is not null or r.pipeline_id is null
+      or r.finished_at is distinct from l.at
     union all
-    select r.started_at, 2, 'started', 'running', r.attempt, r.worker_id, null, null, null
+    select r.started_at, 2, 'started', 'running', r.attempt, r.worker_id, null, null, null, null
     from run as r
     where r.started_at is not null
     union all
-    select s.started_at, 2, 'step_started', 'in_progress', s.attempt, s.worker_id, null, null,
-      s.name
-    from ordinaut.step as s
-    where s.run_id = p_run_id and s.attempt > 0 and s.started_at is not null
+    -- Attempts that the journal tells of, and the last one.
+    select l.started_at, 4, 'step_started', 'in_progress', l.attempt, l.worker_id, null, null,
+      l.step, null
+    from line as l
+    where l.step is not null and l.started_at is not null
     union all
-    select s.finished_at, 3, 'step_finished', s.state, s.attempt, s.worker_id, null,
-      case when s.state = 'error' then s.error end, s.name
-    from ordinaut.step as s
-    where s.run_id = p_run_id and s.finished_at is not null
+    select s.started_at, 4, 'step_started', 'in_progress', s.attempt, s.worker_id, null, null,
+      s.name, null
+    from step as s
+    where
+      s.attempt > 0 and s.started_at is not null
+      and not exists (
+        select from line as l where l.step = s.name and l.started_at = s.started_at)
     union all
-    select r.finished_at, 4, 'finished', r.state, r.attempt, r.worker_id, null,
-      coalesce(r.error, jsonb_build_object('output', r.output)), null
+    select (l.detail ->> 'cancelled_at')::timestamptz, 4, 'step_finished', 'cancelled', l.attempt,
+      null, null, null, l.step, null
+    from line as l
+    where l.event = 'step_reopened'
+    union all
+    select s.finished_at, 4, 'step_finished', s.state, s.attempt, s.worker_id, null,
+      case when s.state = 'error' then s.error end, s.name, null
+    from step as s
+    where
+      s.finished_at is not null
+      and not exists (
+        select from line as l
+        where l.step = s.name and l.at = s.finished_at and l.state = s.state)
+    union all
+    select r.finished_at, 6, 'finished', r.state, r.attempt, r.worker_id, null,
+      coalesce(r.error, jsonb_build_object('output', r.output)), null, null
     from run as r
     where r.finished_at is not null
-  ) as h
-  order by h.at, h.rank;
+  )
+  select t.at, t.event, t.state, t.attempt, t.worker_id, t.actor, t.detail, t.step
+  from told as t
+  left join step as s on s.name = t.step
+  order by t.at, t.rank,
+    -- Steps as they need each other; a map ends after its items.
+    s.kind is not distinct from 'rollback', s.level,
+    s.step_id is not null and s.kind is null and coalesce(
+      t.state in ('complete', 'error', 'skipped', 'cancelled', 'resolved_manually'), false),
+    s.position, t.attempt, t.event <> 'step_started', t.log_id;
 $fn$;
 
 comment on function ordinaut.run_history(uuid) is
   'Every transition of a run in order: enqueued, each attempt that did not succeed, what its '
-  'tool logged, what operators did, started (the last attempt) and finished; of a run of steps '
-  'the same of each step (step_history() tells more of one). No rows when there is no such run.';
+  'tool logged, what operators did, started (the last attempt) and finished. Of a run of steps '
+  'also each attempt of each step (step), what came of it, and ends of the run that it went on '
+  'after (step_history() tells more of one step). No rows when there is no such run.';

@@ -225,7 +225,7 @@ returns jsonb
 language sql
 stable
 as $fn$
-  select s.error || jsonb_build_object(
+  select (s.error - 'outcome') || jsonb_build_object(
     'step', s.name, 'message', format('step %s: %s', s.name, s.error ->> 'message'))
   from ordinaut.step as s
   where
@@ -550,8 +550,9 @@ begin
     on d.pipeline_id = r.pipeline_id and d.position = p_step.defined_by
   where r.run_id = p_step.run_id;
   if not v_goes_on then
+    -- outcome is the run's own word for how it ends: not what a tool's error says.
     update ordinaut.task_run as r
-    set error = p_error || jsonb_build_object(
+    set error = (p_error - 'outcome') || jsonb_build_object(
       'step', p_step.name,
       'message', format('step %s: %s', p_step.name, p_error ->> 'message'))
     where r.run_id = p_step.run_id and r.error is null and r.finished_at is null;
