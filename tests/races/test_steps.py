@@ -19,6 +19,7 @@ Race: workers lease and settle the steps of a run at once, or while somebody hol
     lease undone, failure   it is leased once more, and the run ends after it
     failure, lease          the lease passes the sibling by
     failure undone, lease   it can be leased as ever
+    unpark, failure         a sibling whose tool comes just now is left in line; nobody waits
     cancel, end             what ends late unlocks nothing
     end, cancel             the cancel waits, and is too late
     resolve, cancel         the cancel waits, then takes what the resolve made ready
@@ -332,6 +333,20 @@ def test_failure_undone_lease(run_id, ann, bob, boss):
     assert [row.step for row in bob.run(LEASE)] == ["b"]
     bob.commit()
     assert states(boss, run_id) == ("running", "in_progress", "in_progress", "pending")
+
+
+def test_unpark_failure(run_id, ann, bob, boss):
+    first, second = lease(boss, run_id, "a"), lease(boss, run_id, "b")
+    boss.run("select ordinaut._settle_alone(%s, %s, 'declined', null, null)", *second)
+    boss.commit()
+    assert boss.one("select reason from ordinaut.parked where work_id = %s", second[1]) == "tool"
+    boss.commit()
+    bob.run("select ordinaut.register_worker(%s, '{default}', '{echo}')", uuid4())
+    assert ann.run(FAIL, *first) == [("failed",)]
+    ann.commit()
+    bob.commit()
+    assert states(boss, run_id) == ("running", "error", "ready", "cancelled")
+    assert due(boss) == ["b"]
 
 
 # A cancel beside an end, and beside a person
