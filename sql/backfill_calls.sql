@@ -264,6 +264,7 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 -- Each cancel leaves a dead request behind: scanned, they make 10 000 of them cost 15 s.
+set jit = off
 set enable_seqscan = off
 as $fn$
 declare

@@ -14,7 +14,9 @@ as $fn$
     join ordinaut.pipeline_step as d
       on d.pipeline_id = r.pipeline_id and d.position = s.position
     where
-      s.run_id = p_run_id and s.kind is null and s.state = 'error' and not d.continue_on_error
+      s.run_id = p_run_id
+      and s.step_id between ordinaut._step_floor(p_run_id) and ordinaut._step_ceiling(p_run_id)
+      and s.kind is null and s.state = 'error' and not d.continue_on_error
       and not ordinaut._may_retry(s.state, s.attempt, s.failures, d.max_attempts, s.error, s.wait)
   ) or exists (
     -- A run of one tool is its only step.
@@ -54,6 +56,8 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $fn$
 declare
   v_run_id uuid := ordinaut._run_of(p_id);

@@ -68,3 +68,27 @@ $fn$;
 
 comment on function ordinaut._v7_time(uuid) is
   'The instant in a UUIDv7. Meaningless for other versions.';
+
+-- Steps share the 48 bits of time of their run: said to the planner, one partition is looked at
+-- instead of all.
+create or replace function ordinaut._step_floor(p_run_id uuid)
+returns uuid
+language sql
+immutable
+parallel safe
+as $fn$
+  select overlay(p_run_id::text placing '-0000-0000-000000000000' from 14 for 23)::uuid;
+$fn$;
+
+comment on function ordinaut._step_floor(uuid) is 'No step of this run has a lower id.';
+
+create or replace function ordinaut._step_ceiling(p_run_id uuid)
+returns uuid
+language sql
+immutable
+parallel safe
+as $fn$
+  select overlay(p_run_id::text placing '-ffff-ffff-ffffffffffff' from 14 for 23)::uuid;
+$fn$;
+
+comment on function ordinaut._step_ceiling(uuid) is 'No step of this run has a higher id.';

@@ -9,6 +9,7 @@
 \ir key.sql
 \ir pipeline_checks.sql
 \ir pipeline.sql
+\ir pipeline_use.sql
 \ir enqueue.sql
 \ir queue.sql
 \ir step.sql
@@ -19,7 +20,9 @@
 \ir lease.sql
 \ir settle.sql
 \ir step_settle.sql
+\ir step_wait.sql
 \ir workflow.sql
+\ir run_end.sql
 \ir settle_calls.sql
 \ir exchange.sql
 \ir worker.sql
@@ -37,6 +40,7 @@
 \ir step_verbs.sql
 \ir wait.sql
 \ir event.sql
+\ir event_task.sql
 \ir json_schema.sql
 \ir approval.sql
 \ir subtask.sql

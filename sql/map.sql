@@ -248,6 +248,7 @@ create or replace function ordinaut._cancel_items(p_map ordinaut.step, p_now tim
 returns boolean
 language plpgsql
 volatile
+set jit = off
 set enable_seqscan = off
 as $fn$
 declare

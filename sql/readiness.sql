@@ -143,11 +143,16 @@ returns table (
 )
 language plpgsql
 stable
+-- Many partitions make the estimate of a plan large, and its compilation cost a second.
+set jit = off
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $fn$
 declare
+  v_low constant uuid := ordinaut._step_floor(p_run_id);
+  v_high constant uuid := ordinaut._step_ceiling(p_run_id);
   v_pipeline_id uuid;
   v_started boolean;
   v_blocked integer[] := array[]::integer[];
@@ -158,7 +163,8 @@ begin
   if v_pipeline_id is not null then
     -- All that lies behind a failure for good, if there is one.
     if exists (
-      select from ordinaut.step as s where s.run_id = p_run_id and s.state = 'error'
+      select from ordinaut.step as s
+      where s.run_id = p_run_id and s.step_id between v_low and v_high and s.state = 'error'
     ) then
       v_blocked := array(
         with recursive behind as (
@@ -168,7 +174,8 @@ begin
             on d.pipeline_id = v_pipeline_id and d.position = s.position
           cross join unnest(d.followers) as f (at)
           where
-            s.run_id = p_run_id and s.state = 'error' and not d.continue_on_error
+            s.run_id = p_run_id and s.step_id between v_low and v_high
+            and s.state = 'error' and not d.continue_on_error
             and not ordinaut._may_retry(
               s.state, s.attempt, s.failures, d.max_attempts, s.error, s.wait)
           union
@@ -214,7 +221,8 @@ begin
       from unnest(case when s.kind is null then d.needs else '{}' end) as need (at)
       cross join lateral (
         select t.state from ordinaut.step as t
-        where t.run_id = s.run_id and t.position = need.at
+        where
+          t.run_id = p_run_id and t.step_id between v_low and v_high and t.position = need.at
         offset 0
       ) as p
       cross join lateral (
@@ -223,7 +231,9 @@ begin
         offset 0
       ) as pd
     ) as n
-    where s.run_id = p_run_id and (p_step_ids is null or s.step_id = any (p_step_ids))
+    where
+      s.run_id = p_run_id and s.step_id between v_low and v_high
+      and (p_step_ids is null or s.step_id = any (p_step_ids))
     order by s.position;
     return;
   end if;

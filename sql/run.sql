@@ -33,6 +33,7 @@ language sql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $fn$
   select r.* from ordinaut.run as r where r.run_id = p_run_id;
 $fn$;
@@ -53,6 +54,7 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $fn$
 declare
   v_task_id uuid;
@@ -211,6 +213,7 @@ language sql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $fn$
   with run as (
     select r.* from ordinaut.run as r where r.run_id = p_run_id

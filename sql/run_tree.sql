@@ -7,6 +7,7 @@ create or replace function ordinaut._children_of(p_run_id uuid)
 returns table (run_id uuid, step text)
 language plpgsql
 stable
+set jit = off
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
@@ -49,6 +50,7 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $fn$
 declare
   v_root uuid;

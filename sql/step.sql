@@ -32,6 +32,7 @@ create or replace function ordinaut._try_runs(p_run_ids uuid[])
 returns uuid[]
 language plpgsql
 volatile
+set jit = off
 set enable_seqscan = off
 as $fn$
 declare
@@ -200,6 +201,7 @@ create or replace function ordinaut._start_runs(
 returns ordinaut.work_item[]
 language plpgsql
 volatile
+set jit = off
 set enable_seqscan = off
 set enable_nestloop = on
 set enable_hashjoin = off
@@ -323,6 +325,7 @@ create or replace function ordinaut._begin_steps(p_work ordinaut.work_item[], p_
 returns ordinaut.work_item[]
 language plpgsql
 volatile
+set jit = off
 set enable_seqscan = off
 set enable_nestloop = on
 set enable_hashjoin = off

@@ -18,6 +18,7 @@ language sql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $fn$
   with told as (
     select s.created_at as at, 0 as rank, 'pending' as state, 0 as attempt,
@@ -168,6 +169,7 @@ language sql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $fn$
   (select s.* from ordinaut.step_status as s where s.run_id = p_run_id order by s.position)
   union all

@@ -196,6 +196,7 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $fn$
 declare
   v_id uuid;

@@ -63,7 +63,7 @@ def draw(needs: Mapping[str, Sequence[str]]) -> list[Line]:
         for follower in followers[node]:
             if follower not in lanes and lanes[at] is None:
                 lanes[at] = follower
-            ends.append(_lane(lanes, follower, after=at))
+            ends.append(_lane(lanes, follower))
         if ends and ends != [at]:
             lines.append(Line(_branches(above, lanes, at, ends), None))
         while lanes and lanes[-1] is None:
@@ -88,14 +88,13 @@ def _in_order(
     return out
 
 
-def _lane(lanes: list[str | None], node: str, after: int = -1) -> int:
-    """The lane that leads to a node: its own, else the first free one to the right of `after`."""
-    if node in lanes:
-        return lanes.index(node)
-    for i, taken in enumerate(lanes):
-        if taken is None and i > after:
-            lanes[i] = node
-            return i
+def _lane(lanes: list[str | None], node: str) -> int:
+    """The lane that leads to a node: its own, else the first that is free."""
+    for wanted in (node, None):
+        if wanted in lanes:
+            at = lanes.index(wanted)
+            lanes[at] = node
+            return at
     lanes.append(node)
     return len(lanes) - 1
 

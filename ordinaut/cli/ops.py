@@ -9,6 +9,7 @@ import typer
 from ordinaut import calls, db
 from ordinaut.cli import base
 from ordinaut.cli.base import answer, state, table
+from ordinaut.cli.step import Name, named
 from ordinaut.cli.task import Note
 
 queue = typer.Typer(no_args_is_help=True, help="Queues: depth, pause, limits.")
@@ -58,10 +59,11 @@ def set_(
 
 
 def why(
-    id: Annotated[str, typer.Argument(metavar="ID", help="a task, run or work: name or id")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="a task, run or step: name or id")],
+    name: Name = None,
 ) -> None:
     """Say why something has not run: every reason, or `ready`."""
-    reasons = calls.why(state.connect(), id)
+    reasons = calls.why(state.connect(), id if name is None else str(named(id, name)))
     columns = [
         ("reason", "reason"), ("detail", "detail"), ("since", "since"), ("until", "until"),
         ("subject", "subject"),

@@ -226,6 +226,14 @@ def test_a_step_is_shown_with_its_history(cli, run):
     assert "step_started" in said
 
 
+def test_why_a_step_has_not_run(cli, run):
+    run.start()
+    code, told = cli("why", run.tail, "left", "--json")
+    assert (code, [r["detail"] for r in told]) == (
+        0, ["step left waits for step fetch, which is ready"])  # fmt: skip
+    assert cli("why", str(run.step("left").step_id), "--json")[1] == told
+
+
 def test_a_failed_run_goes_on(cli, run):
     run.start().done("fetch").fail("left")
     code, told = cli("run", "retry", run.tail, "--failed-steps", "-m", "fixed", "--json")
