@@ -15,6 +15,9 @@ help:  ## this list
 demo: .venv/.demo  ## tasks at work on a PostgreSQL of their own; [SECONDS=20] [DATA=dir]
 	@$(BIN)/ordinaut dev $(LIMIT) $(if $(DATA),--data "$(DATA)")
 
+example: .venv/.work  ## a run of steps, from a web shop into a table, with a shop and a database of its own
+	@$(BIN)/python examples/orders.py
+
 test: .venv/.work  ## the whole suite; [PG=15|18|docker] [N=3 processes]
 	$(PYTEST) -n $(N)
 

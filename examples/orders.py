@@ -1,5 +1,5 @@
 """
-Run orders.yaml from end to end: python examples/orders.py
+Run orders.yaml from end to end: make example
 
 It brings what the pipeline needs: a web shop (a local HTTP server, which is busy at first), a
 PostgreSQL of its own, and a worker.  The shop's orders are over the limit, so a person is asked:
