@@ -64,4 +64,4 @@ endif
 	@.ci/environment embedded,test,dev
 	@touch .venv/.demo $@
 
-.PHONY: help demo test check race stress mutants bench bundle snapshot clean
+.PHONY: help demo example test check race stress mutants bench bundle snapshot clean
