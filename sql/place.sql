@@ -33,6 +33,41 @@ $fn$;
 comment on function ordinaut._put_back(ordinaut.work_item, timestamptz) is
   'Place a unit that was leased in due_work again, and see to it that it is found.';
 
+-- One that a lease takes just now, or that somebody's open transaction holds, is passed by.
+create or replace function ordinaut._withdraw(p_work_ids uuid[])
+returns uuid[]
+language plpgsql
+volatile
+set jit = off
+set enable_seqscan = off
+as $fn$
+declare
+  v_taken uuid[];
+begin
+  with due as (
+    delete from ordinaut.due_work as w
+    where w.ctid = any (array(
+      select y.ctid from ordinaut.due_work as y where y.work_id = any (p_work_ids)
+      for update skip locked))
+    returning w.work_id
+  ),
+  parked as (
+    delete from ordinaut.parked as p
+    where p.ctid = any (array(
+      select y.ctid from ordinaut.parked as y where y.work_id = any (p_work_ids)
+      for update skip locked))
+    returning p.work_id
+  )
+  select array_agg(t.work_id) into v_taken
+  from (select d.work_id from due as d union all select p.work_id from parked as p) as t;
+  return v_taken;
+end
+$fn$;
+
+comment on function ordinaut._withdraw(uuid[]) is
+  'Take these units out of due_work and parked, without waiting; returns those that it got. null: '
+  'none.';
+
 -- The one list of columns that turns a parked row into a unit again.
 create or replace function ordinaut._item(p_parked ordinaut.parked)
 returns ordinaut.work_item

@@ -346,22 +346,7 @@ begin
     s.run_id = p_run_id
     and s.kind is distinct from 'rollback'
     and s.state in ('ready', 'waiting_for_retry', 'in_progress', 'error');
-  with due as (
-    delete from ordinaut.due_work as w
-    where w.ctid = any (array(
-      select y.ctid from ordinaut.due_work as y where y.work_id = any (v_ids)
-      for update skip locked))
-    returning w.work_id
-  ),
-  parked as (
-    delete from ordinaut.parked as p
-    where p.ctid = any (array(
-      select y.ctid from ordinaut.parked as y where y.work_id = any (v_ids)
-      for update skip locked))
-    returning p.work_id
-  )
-  select array_agg(t.work_id) into v_taken
-  from (select d.work_id from due as d union all select p.work_id from parked as p) as t;
+  v_taken := ordinaut._withdraw(v_ids);
 
   update ordinaut.step as s
   set state = 'cancelled', finished_at = p_now, next_retry_at = null

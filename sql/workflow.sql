@@ -179,7 +179,7 @@ begin
       join ordinaut.step as n on n.run_id = r.run_id and n.position = any (d.needs)
       where r.run_id = v_step.run_id and n.state <> 'skipped'
     ) then
-      perform ordinaut._put_due(array[ordinaut._step_item(v_step, r, p_now)])
+      perform ordinaut._put_back(ordinaut._step_item(v_step, r, p_now), p_now)
       from ordinaut.task_run as r
       where r.run_id = v_step.run_id;
     else
