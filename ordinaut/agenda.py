@@ -13,7 +13,6 @@ Decides by what it is told; sends nothing, waits for nothing.
 
 from __future__ import annotations
 
-import json
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -129,15 +128,15 @@ class Agenda:
                     queue.hot = True
 
     def _settle_due(self, now: float) -> tuple[bool, float]:
-        crew = self._crew
-        if not crew.results:
+        outbox = self._crew.outbox
+        if not outbox.results:
             self._pending_since = None
-            return bool(crew.notes), now + _FAR
+            return outbox.noted, now + _FAR
         if self._pending_since is None:
             self._pending_since = now
         at = self._pending_since + _COALESCE
-        due = len(crew.results) >= BATCH // 2 or not crew.busy or bool(crew.notes) or now >= at
-        return due, at
+        many = len(outbox.results) >= BATCH // 2
+        return many or not self._crew.busy or outbox.noted or now >= at, at
 
     def _is_busy(self, want: int, now: float) -> bool:
         """Have all slots been taken for a while?"""
@@ -156,26 +155,23 @@ class Agenda:
     def _call(
         self, worker_id: bytes, queue: Queue | None, want: int, idle: bool | None, now: float
     ) -> Call:
-        crew = self._crew
         lease_id, floors = None, None
         if queue is not None:
             lease_id, floors = self._ledger.ask(), queue.floors.ask(now)
             self._queues.remove(queue)
             self._queues.append(queue)
-        notes = list(crew.notes.values())
+        results, notes = self._crew.outbox.take()
         call = Call(
             worker_id,
             queue.name if queue is not None else self._queues[0].name,
             lease_id,
             want if queue is not None else 0,
-            crew.results,
+            results,
             floors,
             idle,
-            json.dumps(notes).encode() if notes else None,
+            notes,
             timeout_us=int((self._config.timeout or 0) * 1e6),
             since=self._pending_since,
         )
-        crew.results = []
-        crew.notes = {}
         self._pending_since = None
         return call

@@ -19,23 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from ordinaut import wire
+from ordinaut.doom import Doom
 from ordinaut.prefetch import ASYNC_LIMIT
 from ordinaut.wire import CELL, TIMEOUT, TOOL, WORK, Unit
 
 _CHUNK = 1 << 18
-
-
-@dataclass(frozen=True, slots=True)
-class Doom:
-    """Why a child is being killed, and what becomes of the unit that caused it."""
-
-    outcome: str | None  # None: nobody wants to know, the lease is lost
-    work_id: bytes | None
-    message: str
 
 
 class Child:

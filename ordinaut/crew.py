@@ -2,7 +2,7 @@
 The children together: who gets which unit, whose time is over, what becomes of those who die.
 
 Between the lease and the settle a unit is in one of three places: `local` (not sent), the `held`
-of one child, `results` (to be settled).  Whatever happens to a child, its units leave `held` by
+of one child, the results of the `outbox`.  Whatever happens to a child, its units leave `held` by
 one of these doors:
 
     it reported them          results
@@ -25,8 +25,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ordinaut.children import Child, Doom
+from ordinaut.children import Child
+from ordinaut.doom import Doom, guilty
 from ordinaut.ledger import Ledger
+from ordinaut.outbox import Outbox
 from ordinaut.prefetch import PATIENCE, Pace
 from ordinaut.systemd import without_notify
 from ordinaut.tools import control
@@ -36,8 +38,6 @@ from ordinaut.workerconfig import WorkerConfig
 log = logging.getLogger(__name__)
 
 EX_CONFIG = 78
-_NOTES = 10_000  # lines kept while the database does not take them
-_ASIDE = 0.5  # seconds until results whose run is held by somebody are offered again
 _LOOK = 0.02  # seconds between looks at a child that should be stopping
 _NOT_RUN = frozenset({"skipped", "waiting"})  # outcomes of steps whose tool was not called
 _CONTROL = frozenset(name.encode() for name in control.PLANS)
@@ -61,10 +61,7 @@ class Crew:
     ) -> None:
         self.pace = Pace()
         self.local: deque[Unit] = deque()
-        self.results: list[Result] = []
-        self.aside: list[Result] = []  # another transaction holds their runs
-        self._aside_until = 0.0
-        self.notes: dict[object, dict[str, Any]] = {}
+        self.outbox = Outbox()
         self.tools: list[str] = []
         self.finished = 0
         self.draining = False
@@ -158,14 +155,14 @@ class Crew:
         if self.local and not self.free:
             keep = self.pace.surplus([unit[TOOL] for unit in self.local], self.slots)
             while len(self.local) > keep:
-                self._report(self.local.pop(), "released")
+                self.outbox.report(self.local.pop(), "released")
 
     def cancel(self, work_id: bytes) -> None:
         """Stop a unit, wherever it is."""
         for unit in self.local:
             if unit[WORK] == work_id:
                 self.local.remove(unit)
-                return self._report(unit, "cancelled")
+                return self.outbox.report(unit, "cancelled")
         for child in self._children.values():
             if work_id in child.held and work_id not in child.told:
                 child.told.add(work_id)
@@ -175,8 +172,7 @@ class Crew:
         """Stop the units of a lease that the database took back, and forget their results."""
         self._ledger.drop(lease_id)
         self.local = deque([unit for unit in self.local if unit[LEASE] != lease_id])
-        self.results = [result for result in self.results if result[0] != lease_id]
-        self.aside = [result for result in self.aside if result[0] != lease_id]
+        self.outbox.drop(lease_id)
         for child in self._children.values():
             for unit in [unit for unit in child.held.values() if unit[LEASE] == lease_id]:
                 del child.held[unit[WORK]]
@@ -188,7 +184,7 @@ class Crew:
         """Begin to drain: unstarted units go back, nothing new is started."""
         self.draining = True
         while self.local:
-            self._report(self.local.popleft(), "released")
+            self.outbox.report(self.local.popleft(), "released")
         for child in self._children.values():
             if child.held:
                 self._send(child, child.send(("return",)))
@@ -202,9 +198,7 @@ class Crew:
             child.kill(Doom(outcome, None, why), grace)
         if outcome is None:
             self.local.clear()
-            self.results.clear()
-            self.aside.clear()
-            self.notes.clear()
+            self.outbox.clear()
 
     def close(self, patience: float = 1.0) -> None:
         """Let idle children end by themselves, for a moment."""
@@ -217,20 +211,10 @@ class Crew:
             child.bury()
             self._tell_guard(f"gone {child.pid}")
 
-    def put_aside(self, results: list[Result], now: float) -> None:
-        """Keep results that cannot be settled yet: each exchange that has them waits for them."""
-        self.aside += results
-        self._aside_until = now + _ASIDE
-
     def check(self, now: float) -> float:
         """Enforce deadlines, cancels, losses and kills; return when to look again."""
         wake = now + (PATIENCE if self.local else 3600.0)
-        if self.aside:
-            if now >= self._aside_until:
-                self.results += self.aside
-                self.aside = []
-            else:
-                wake = min(wake, self._aside_until)
+        wake = min(wake, self.outbox.retry_aside(now) or wake)
         self.start(now)
         for slot, not_before in self._starts.items():
             if slot not in self._children:
@@ -317,7 +301,8 @@ class Crew:
         if kind == "done":
             self._done(child, message[1])
         elif kind == "note":
-            self._note(message[1], message[2], message[3], message[4])
+            if message[1] in self._ledger:
+                self.outbox.note(*message[1:5])
         elif kind == "started":
             unit = child.held.get(message[1])
             if unit is not None:
@@ -334,7 +319,7 @@ class Crew:
             self.dispatch()
 
     def _done(self, child: Child, results: list[Result]) -> None:
-        held, out, told = child.held, self.results, child.told
+        held, out, told = child.held, self.outbox.results, child.told
         counted = len(out)
         spent = quick = 0
         for result in results:
@@ -372,26 +357,13 @@ class Crew:
         if self.local:
             self.dispatch()
 
-    def _note(self, lease_id: bytes, work_id: bytes, event: str, data: bytes) -> None:
-        if lease_id not in self._ledger:
-            return
-        if len(self.notes) >= _NOTES:
-            return
-        note = {"lease_id": lease_id.hex(), "work_id": work_id.hex(), "event": event}
-        note["data"] = json.loads(data)
-        # Of progress only the last word counts.
-        self.notes[work_id if event == "progress" else object()] = note
-
     def _unstarted(self, unit: Unit, cancelled: bool = False) -> None:
         if cancelled:
-            self._report(unit, "cancelled")
+            self.outbox.report(unit, "cancelled")
         elif self.draining:
-            self._report(unit, "released")
+            self.outbox.report(unit, "released")
         else:
             self.local.append(unit)
-
-    def _report(self, unit: Unit, outcome: str, error: bytes | None = None) -> None:
-        self.results.append((unit[LEASE], unit[WORK], outcome, None, error, 0))
 
     def _drain(self, child: Child) -> None:
         """Read the last words of a child that has ended, then bury it."""
@@ -427,39 +399,17 @@ class Crew:
 
     def _inherit(self, child: Child, how: str) -> bool:
         """Find every unit of a dead child its door; say whether one is charged with the death."""
-        doom, running = child.doom, child.running()
-        guilty: set[bytes]
-        if doom is not None and doom.work_id is not None:
-            guilty = {doom.work_id}
-        elif running is not None:
-            guilty = {running[0]}
-        else:
-            guilty = set(child.shared)  # one of them; which, nobody can tell
-        outcome = "crashed" if doom is None else doom.outcome
-        error = _error(f"child died: {how}" if doom is None else doom.message, outcome)
-        started = child.shared | ({running[0]} if running else set())
+        running = child.running()
+        at_work = running[0] if running is not None else None
+        charged = guilty(child.doom, at_work, child.shared)
+        doom = child.doom or Doom("crashed", None, f"child died: {how}")
         for work_id, unit in child.held.items():
-            if work_id in guilty:
-                if outcome is not None:
-                    self._report(unit, outcome, None if outcome == "released" else error)
-            elif work_id in started:
-                self._report(unit, "released")
+            if work_id in charged:
+                if doom.outcome is not None:
+                    error = None if doom.outcome == "released" else doom.error()
+                    self.outbox.report(unit, doom.outcome, error)
+            elif work_id in child.shared or work_id == at_work:
+                self.outbox.report(unit, "released")
             else:
                 self._unstarted(unit, work_id in child.told)
-        return doom is None and bool(guilty & child.held.keys() or child.orphans)
-
-
-def _error(message: str, outcome: str | None) -> bytes:
-    kind = {"timed_out": "Timeout", "cancelled": "Cancelled"}.get(outcome or "", "ChildDied")
-    category = {"timed_out": "timeout", "cancelled": "cancelled"}.get(outcome or "", "crash")
-    return json.dumps(
-        {
-            "message": message,
-            "type": kind,
-            "category": category,
-            "code": outcome,
-            "retryable": outcome != "cancelled",
-            "retry_after": None,
-            "traceback": None,
-        }
-    ).encode()
+        return child.doom is None and bool(charged & child.held.keys() or child.orphans)

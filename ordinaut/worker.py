@@ -180,7 +180,8 @@ class Worker:
         if call.settle:
             busy = {row[2] for row in rows if row[0] == b"busy"}
             if busy:
-                self._crew.put_aside([r for r in call.settle if r[1] in busy], time.monotonic())
+                kept = [r for r in call.settle if r[1] in busy]
+                self._crew.outbox.put_aside(kept, time.monotonic())
             self._ledger.settled([r[0] for r in call.settle if r[1] not in busy])
         if call.lease_id is not None:
             self._ledger.answered(call.lease_id, len(work))
@@ -342,7 +343,7 @@ class Worker:
         crew = self._crew
         if not crew.draining:
             return False
-        if crew.busy or self._call is not None or crew.results or crew.aside or crew.notes:
+        if crew.busy or self._call is not None or crew.outbox:
             return now >= self._give_up_at or (self._worker_id is None and not crew.busy)
         return True
 

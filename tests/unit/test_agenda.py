@@ -8,6 +8,7 @@ import pytest
 
 from ordinaut.agenda import Agenda
 from ordinaut.ledger import Ledger
+from ordinaut.outbox import Outbox
 from ordinaut.workerconfig import WorkerConfig
 
 ME = b"w" * 16
@@ -22,7 +23,7 @@ class Crew(SimpleNamespace):
 
 @pytest.fixture
 def crew():
-    return Crew(results=[], notes={}, spare=2, busy=False, draining=False, wanted=2)
+    return Crew(outbox=Outbox(), spare=2, busy=False, draining=False, wanted=2)
 
 
 def agenda_of(crew, listen=True, queues=("q",)):
@@ -118,14 +119,14 @@ def test_an_empty_queue_does_not_hide_the_other(crew):
 def test_results_wait_a_moment_for_others_but_not_for_nothing(crew):
     agenda = agenda_of(crew)
     crew.wanted, crew.busy = 0, True
-    crew.results = result()
+    crew.outbox.results = result()
 
     call, wake = agenda.next(ME, 0.0)
     assert call is None
     assert 0 < wake <= 0.01
     assert agenda.next(ME, 0.01)[0] is not None
 
-    crew.results, crew.busy = result(), False
+    crew.outbox.results, crew.busy = result(), False
     assert agenda.next(ME, 0.02)[0] is not None
 
 
@@ -133,7 +134,7 @@ def test_a_settle_takes_a_lease_along(crew):
     agenda = agenda_of(crew)
     for _ in range(3):
         turn(agenda)
-    crew.results = result(3)
+    crew.outbox.results = result(3)
 
     call = turn(agenda)
 
@@ -143,7 +144,7 @@ def test_a_settle_takes_a_lease_along(crew):
 
 def test_who_drains_only_settles(crew):
     agenda = agenda_of(crew)
-    crew.draining, crew.results = True, result()
+    crew.draining, crew.outbox.results = True, result()
 
     call = turn(agenda)
 
