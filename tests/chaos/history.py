@@ -1,5 +1,5 @@
 """
-A recorded history: what a run of chaos leaves behind, written as it happens and read once it is over.
+A recorded history: what a run of chaos leaves, written as it happens and read once it is over.
 
 One directory.  Lines of .jsonl files are appended by one os.write each; a line that a crash cut off
 is passed over and counted (History.torn).
