@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from psycopg.rows import namedtuple_row
 from ordinaut import schema
 from ordinaut.binaries import find_bindir
 from ordinaut.embedded import EmbeddedPostgres
+from tests.chaos.history import Recorder
 from tests.chaos.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
@@ -53,23 +53,6 @@ def wait_for(fact: Callable[[], Any], seconds: float, what: str) -> Any:
         if time.monotonic() > until:
             raise TimeoutError(f"waited {seconds:g} s in vain: {what}")
         time.sleep(0.05)
-
-
-class Journal:
-    """A file of JSON lines; any thread may append."""
-
-    def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        self._file = path.open("a", buffering=1)
-
-    def write(self, **line: Any) -> None:
-        with self._lock:
-            if not self._file.closed:
-                self._file.write(json.dumps(line, default=str) + "\n")
-
-    def close(self) -> None:
-        with self._lock:
-            self._file.close()
 
 
 class Process:
@@ -132,8 +115,8 @@ class Lab:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.witness = folder / "witness.jsonl"
-        self.client = Journal(folder / "client.jsonl")
-        self.faults = Journal(folder / "faults.jsonl")
+        self.client = Recorder(folder / "client.jsonl", durable=False)
+        self.faults = Recorder(folder / "faults.jsonl", durable=False)
         self.server = EmbeddedPostgres(folder / "server", find_bindir(major), _OPTIONS)
         self.processes: list[Process] = []
         self._keep = contextlib.ExitStack()
@@ -211,7 +194,7 @@ class Lab:
         try:
             yield
         finally:
-            self.faults.write(fault=kind, target=target, t0=began, t1=time.time())
+            self.faults.write({"fault": kind, "target": target, "t0": began, "t1": time.time()})
 
     def _process(self, name: str, words: list[str], environ: dict[str, str]) -> Process:
         process = Process(self, name, words, environ)
