@@ -41,13 +41,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--only", default="", help="faults, with commas between them")
     parser.add_argument("--pg", type=int, default=None, help="major version of the server")
-    parser.add_argument("--rate", type=float, default=10.0, help="enqueues a second, each client")
+    parser.add_argument("--rate", type=float, default=6.0, help="enqueues a second, each client")
     parser.add_argument("--keep", type=Path, default=None, help="keep the history there")
     parser.add_argument("--list", action="store_true", help="show the faults, run nothing")
     options = parser.parse_args()
     if options.list:
         for name, function in FAULTS.items():
-            print(f"{name:20} {(function.__doc__ or '').splitlines()[0] if function.__doc__ else ''}")
+            print(
+                f"{name:20} {(function.__doc__ or '').splitlines()[0] if function.__doc__ else ''}"
+            )
         return 0
     only = [name for name in options.only.split(",") if name]
     if unknown := set(only) - set(FAULTS):
@@ -99,7 +101,9 @@ def run(
         load.stop()
         load.pause_tasks()
         try:
-            wait_for(lambda: not lab.one(f"select count(*) from ({_LEFT}) as l"), RECOVERY, "an end")
+            wait_for(
+                lambda: not lab.one(f"select count(*) from ({_LEFT}) as l"), RECOVERY, "an end"
+            )
             print(f"recovered {time.monotonic() - healed:.1f} s after the last fault", flush=True)
         except TimeoutError:
             with lab.connect() as conn:

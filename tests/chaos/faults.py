@@ -269,7 +269,7 @@ def starved_cpu(lab: Lab, dice: random.Random, scale: float) -> None:
             with lab.connect() as conn:
                 for _ in range(4):
                     conn.execute(
-                        "select ordinaut.enqueue(%s, '{\"hold_gil\": true, \"seconds\": 4}')", [TOOL]
+                        'select ordinaut.enqueue(%s, \'{"hold_gil": true, "seconds": 4}\')', [TOOL]
                     )
             time.sleep(3 * TTL * min(1.0, scale + 0.4))
         finally:
@@ -287,5 +287,3 @@ def two_schedulers(lab: Lab, dice: random.Random, scale: float) -> None:
         for process in extra:
             process.kill()
             lab.processes.remove(process)
-
-

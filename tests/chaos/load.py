@@ -194,7 +194,7 @@ class Load:
         elif kind < 0.45:
             args["tool"] = f"python:{tools.__name__}.nobody_has_this"
             args["max_attempts"] = 1
-        elif kind < 0.50:
+        elif kind < 0.465:
             payload["seconds"] = 8  # longer than a lease lasts without a heartbeat
         elif kind < 0.60:
             args["queue"] = BY_HAND
@@ -219,7 +219,9 @@ class Load:
             if dice.random() < 0.3:
                 caller.call("cancel_run", run_id=dice.choice(self.recent), note="chaos")
             if dice.random() < 0.2:
-                failed = caller.rows("select run_id from ordinaut.list_runs(p_state => 'failed', p_limit => 5)")
+                failed = caller.rows(
+                    "select run_id from ordinaut.list_runs(p_state => 'failed', p_limit => 5)"
+                )
                 if failed:
                     caller.call("retry_run", run_id=dice.choice(failed)["run_id"])
         caller.close()
@@ -228,7 +230,9 @@ class Load:
         """Lease and complete as psql would, with a lease that runs out."""
         caller = self.caller()
         while not self._done.wait(0.3):
-            answer, found = caller.call("lease_work", worker="psql", queue=BY_HAND, limit=3, **{"for": "5 s"})
+            answer, found = caller.call(
+                "lease_work", worker="psql", queue=BY_HAND, limit=3, **{"for": "5 s"}
+            )
             units = found if isinstance(found, list) else [found]
             for unit in units if answer == "ok" else []:
                 _witness(self._lab, unit, "start")
@@ -251,12 +255,24 @@ def _pipeline(dice: random.Random) -> list[dict[str, Any]]:
         items = {"over": list(range(dice.randint(0, 6))), "max_parallel": dice.randint(1, 3)}
         return [step("a"), step("m", "a", map=items), step("z", "m")]
     if shape < 0.75:
-        return [step("a"), {"id": "nap", "uses": "sleep", "with": {"seconds": 0.5}, "needs": ["a"]}, step("b", "nap")]
+        return [
+            step("a"),
+            {"id": "nap", "uses": "sleep", "with": {"seconds": 0.5}, "needs": ["a"]},
+            step("b", "nap"),
+        ]
     if shape < 0.85:
         event = {"topic": "chaos", "timeout": "60 s"}
-        return [step("a"), {"id": "ear", "uses": "wait_for_event", "with": event, "needs": ["a"]}, step("b", "ear")]
+        return [
+            step("a"),
+            {"id": "ear", "uses": "wait_for_event", "with": event, "needs": ["a"]},
+            step("b", "ear"),
+        ]
     if shape < 0.95:
-        return [step("a"), {"id": "ask", "uses": "approval", "with": {"prompt": "go?"}, "needs": ["a"]}, step("b", "ask")]
+        return [
+            step("a"),
+            {"id": "ask", "uses": "approval", "with": {"prompt": "go?"}, "needs": ["a"]},
+            step("b", "ask"),
+        ]
     undo = {"uses": TOOL, "with": {}}
     bad = step("bad", "b")
     bad["with"] = {"hopeless": True}
