@@ -265,8 +265,8 @@ def _last(unit: Unit, told: list[Settle]) -> Settle | None:
     else:
         if row.get("state") not in TERMINAL:
             return None
-        for settle in same:
-            if settle.at == seconds(row["finished_at"]):
+        for settle in told:
+            if settle.is_attempt and settle.at == seconds(row["finished_at"]):
                 settle.started = settle.started or seconds(row.get("started_at"))
                 settle.token = settle.token or row.get("lease_id")
                 if settle.event == "cancelled" and row.get("started_at") is None:

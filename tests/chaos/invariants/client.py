@@ -56,8 +56,9 @@ def completions(history: History, lives: Lives, found: Finding) -> None:
         found.wrong(
             f"completion of {work} under lease {token} was acknowledged, and it {what}"
             + (f" (lease {row.get('lease_id')})" if row and not is_done else ""),
-            _brief(call), row or None,
-        )  # fmt: skip
+            _brief(call),
+            row or None,
+        )
 
 
 @invariant("I8", "every success has an end of the same lease in the witness")
@@ -94,77 +95,67 @@ def causes(history: History, lives: Lives, found: Finding) -> None:
         found.count()
         if (unit.work, token) in ended or {(unit.work, token), (None, token)} & called:
             continue
-        found.wrong(f"{unit.label()} is {unit.state}, and nobody saw it end under lease {token}",
-                    unit.row)  # fmt: skip
+        found.wrong(
+            f"{unit.label()} is {unit.state}, and nobody saw it end under lease {token}", unit.row
+        )
 
 
 @invariant("I9", "what was accepted exists; what is unknown exists once or never")
 def acceptance(history: History, lives: Lives, found: Finding) -> None:
-    by_key: dict[str, set[str]] = defaultdict(set)
+    by_name: dict[str, set[str]] = defaultdict(set)
     for run, places in lives.runs.items():
         key = places[0][1].get("idempotency_key")
-        if key and not key.startswith(("child:", "retry:")):
-            by_key[key].add(run)
-    for call in history.called(*ENQUEUES):
+        by_name[run].add(run)
+        if key and not key.startswith(("child:", "retry:", "id:")):
+            by_name[key].add(run)
+    # By the names that a client gave: those it was not refused.
+    calls = list(history.called(*ENQUEUES))
+    accepted = {name for call in calls if call.answer != "fail" for name in _names(call)}
+    for call in calls:
+        found.count()
         if call.answer == "ok":
             for run in told_runs(call):
-                found.count()
                 if not lives.runs.get(run):
-                    if is_excused(history, call.t1 or call.t0):
-                        found.note(f"lost, by the declared failover: run {run}")
-                    else:
-                        found.wrong(f"run {run} was acknowledged and does not exist", _brief(call))
+                    _missing(history, call, f"run {run}", found)
         elif call.answer == "fail":
-            found.count()
-            key = call.args.get("idempotency_key")
-            others = [
-                c for c in history.called(*ENQUEUES)
-                if c.args.get("idempotency_key") == key and c.n != call.n and c.answer != "fail"
-            ] if key else []  # fmt: skip
-            run = call.args.get("run_id")
-            if (key and by_key.get(key) and not others) or (
-                run and lives.runs.get(str(run)) and not _named_by_others(history, call, str(run))
-            ):
-                found.wrong("an enqueue that was refused exists all the same", _brief(call))
-        else:
-            found.count()
-    for key, runs in by_key.items():
+            for name in _names(call):
+                if by_name.get(name) and name not in accepted:
+                    found.wrong(f"an enqueue of {name} was refused, and exists", _brief(call))
+    forgotten = {
+        name for call in calls if call.args.get("idempotent_for") is not None
+        for name in _names(call)
+    }  # fmt: skip
+    for name, runs in by_name.items():
         found.count()
-        if len(runs) > 1 and not _outlived(history, key):
-            found.wrong(f"the idempotency key {key} made {len(runs)} runs", *sorted(runs))
-    tasks = {row["task_id"]: row for row in history.table("task")}
-    names = {(row["namespace"], row["name"]) for row in tasks.values()}
+        if len(runs) > 1 and name not in forgotten:
+            found.wrong(f"the idempotency key {name} made {len(runs)} runs", *sorted(runs))
+
+    tasks = {(row["namespace"], row["name"]) for row in history.table("task")}
+    tasks |= {("", row["task_id"]) for row in history.table("task")}
     for call in history.called("create_task"):
         found.count()
-        wanted = (call.args.get("namespace") or "default", call.args.get("name"))
-        if call.answer == "ok" and call.result not in tasks and wanted not in names:
-            if is_excused(history, call.t1 or call.t0):
-                found.note(f"lost, by the declared failover: task {wanted[1]}")
-            else:
-                found.wrong(f"task {wanted[1]} was acknowledged and does not exist", _brief(call))
+        name = (call.args.get("namespace") or "default", str(call.args.get("name")))
+        if call.answer == "ok" and not {name, ("", call.result)} & tasks:
+            _missing(history, call, f"task {name[1]}", found)
     events = {row["event_id"] for row in history.table("event")}
     for call in history.called("emit_event"):
+        found.count()
         result: Any = call.result
-        if call.answer == "ok" and result:
-            found.count()
-            event = result.get("event_id") if isinstance(result, dict) else result
-            if event not in events and not is_excused(history, call.t1 or call.t0):
-                found.wrong(f"event {event} was acknowledged and does not exist", _brief(call))
+        event = result.get("event_id") if isinstance(result, dict) else result
+        if call.answer == "ok" and event and event not in events:
+            _missing(history, call, f"event {event}", found)
 
 
-def _named_by_others(history: History, call: Call, run: str) -> bool:
-    return any(
-        c.n != call.n and c.answer != "fail" and c.args.get("run_id") == run
-        for c in history.called(*ENQUEUES)
-    )
+def _names(call: Call) -> list[str]:
+    named = (call.args.get("idempotency_key"), call.args.get("run_id"))
+    return [str(name) for name in named if name]
 
 
-def _outlived(history: History, key: str) -> bool:
-    """Whether a client asked for this key to be forgotten soon after its run."""
-    return any(
-        c.args.get("idempotency_key") == key and c.args.get("idempotent_for") is not None
-        for c in history.called(*ENQUEUES)
-    )
+def _missing(history: History, call: Call, what: str, found: Finding) -> None:
+    if is_excused(history, call.t1 or call.t0):
+        found.note(f"lost, by the declared failover: {what}")
+    else:
+        found.wrong(f"{what} was acknowledged and does not exist", _brief(call))
 
 
 @invariant("I14", "what was cancelled does not start again; too late means it had ended")
@@ -191,8 +182,11 @@ def cancels(history: History, lives: Lives, found: Finding) -> None:
         if call.result == "cancelled":
             late = [s for s in starts[run] if s.rt > call.t1 + slack]
             if late and not is_again:
-                found.wrong(f"run {run} was cancelled, and started {late[0].rt - call.t1:.3f} s later",
-                            _brief(call), {"token": late[0].token, "rt": late[0].rt})  # fmt: skip
+                found.wrong(
+                    f"run {run} was cancelled, and started {late[0].rt - call.t1:.3f} s later",
+                    _brief(call),
+                    {"token": late[0].token, "rt": late[0].rt},
+                )
             if state != "cancelled" and not is_again and not is_excused(history, call.t1):
                 found.wrong(f"run {run} was cancelled, and is {state}", _brief(call), row or None)
         elif call.result == "too_late":
@@ -210,8 +204,9 @@ def cancels(history: History, lives: Lives, found: Finding) -> None:
             is_flow = bool(row.get("pipeline_id"))
             fine = {"cancelled", "success", "timed_out"} | ({"failed"} if is_flow else set())
             if state in TERMINAL and state not in fine and (ended or 0) > call.t1 + slack:
-                found.wrong(f"a cancel of run {run} was requested, and it is {state}",
-                            _brief(call), row)  # fmt: skip
+                found.wrong(
+                    f"a cancel of run {run} was requested, and it is {state}", _brief(call), row
+                )
 
 
 @invariant("I18", "runs of one key start in the order in which they were enqueued")
@@ -240,8 +235,11 @@ def order(history: History, lives: Lives, found: Finding) -> None:
             continue
         for run in told_runs(call):
             if run in first:
-                place = (str(key), call.args.get("queue") or "default",
-                         call.args.get("priority") or 5)  # fmt: skip
+                place = (
+                    str(key),
+                    call.args.get("queue") or "default",
+                    call.args.get("priority") or 5,
+                )
                 lines[place].append((call, run, first[run]))
     for (key, _, _), members in lines.items():
         # The latest start of all that were surely enqueued before.
@@ -256,6 +254,8 @@ def order(history: History, lives: Lives, found: Finding) -> None:
                 n += 1
             if latest is not None and began < latest[2]:
                 found.wrong(
-                    f"key {key}: run {run} started {latest[2] - began:.3f} s before run {latest[1]},"
-                    " which was enqueued before it", _brief(latest[0]), _brief(call),
-                )  # fmt: skip
+                    f"key {key}: run {run} started {latest[2] - began:.3f} s before run"
+                    f" {latest[1]}, which was enqueued before it",
+                    _brief(latest[0]),
+                    _brief(call),
+                )

@@ -36,7 +36,7 @@ def is_before(history: History, one: Start, other: Start) -> bool | None:
     return float(one.end["rt"]) <= other.rt + history.bound("clock_s", 0.25)
 
 
-@invariant("I15", "a step starts after all it needs; it succeeds once; a run ends with its steps")
+@invariant("I15", "a step starts after its needs and skips for a reason; a run ends with its steps")
 def dag(history: History, lives: Lives, found: Finding) -> None:
     ends = witnessed_ends(history)
     first: dict[str, Start] = {}
@@ -78,18 +78,26 @@ def _order(
             need["state"] == "error" and definition.get("continue_on_error")
         )
         if is_begun and not touched and not fine:
-            found.wrong(f"{name} began, and {need['name']}, which it needs, is {need['state']}",
-                        need, step)  # fmt: skip
+            found.wrong(
+                f"{name} began, and {need['name']}, which it needs, is {need['state']}", need, step
+            )
             continue
         ended = seconds(need.get("finished_at"))
         if is_begun and not touched and began is not None and ended is not None and began < ended:
-            found.wrong(f"{name} began {ended - began:.6f} s before {need['name']}, which it needs,"
-                        " had ended", need, step)  # fmt: skip
+            found.wrong(
+                f"{name} began {ended - began:.6f} s before {need['name']}, which it needs,"
+                " had ended",
+                need,
+                step,
+            )
         over = ends.get((need["step_id"], need.get("lease_id") or ""))
         start = first.get(step["step_id"])
         if over is not None and start is not None and is_before(history, over, start) is False:
-            found.wrong(f"{name} was started before {need['name']}, which it needs, had ended",
-                        over.end, {"work": start.work, "token": start.token, "mt": start.mt})  # fmt: skip
+            found.wrong(
+                f"{name} was started before {need['name']}, which it needs, had ended",
+                over.end,
+                {"work": start.work, "token": start.token, "mt": start.mt},
+            )
 
 
 def _outcome(
@@ -102,9 +110,6 @@ def _outcome(
 ) -> None:
     name = f"run {run.get('run_id')}: step {step['name']}"
     own = [row for row in lines if row.get("step") == step["name"]]
-    done = [row for row in own if row["event"] in ("complete", "step_completed")]
-    if len(done) > 1 and step.get("kind") is None:
-        found.wrong(f"{name} succeeded {len(done)} times", *done)
     if step["state"] == "skipped" and not (step["attempt"] == 0 and run.get("retry_of")):
         said = [row for row in own if row["event"] in ("skipped", "step_skipped")]
         definition = lives.definitions.get((run.get("pipeline_id") or "", step["defined_by"])) or {}
@@ -119,22 +124,33 @@ def _outcome(
 
 def _whole(found: Finding, run: Row, steps: list[Row], lives: Lives) -> None:
     """The run ends when, and only when, its steps have."""
-    live = [row for row in steps if row["state"] in STEP_LIVE or (row.get("wait") and
-            row["state"] == "error")]  # fmt: skip
+    live = [
+        row
+        for row in steps
+        if row["state"] in STEP_LIVE or (row.get("wait") and row["state"] == "error")
+    ]
     pending = [row for row in steps if row["state"] == "pending"]
     state = run.get("state")
     if state in TERMINAL and (live or pending):
-        found.wrong(f"run {run['run_id']} is {state}, and {len(live) + len(pending)} of its steps"
-                    " are not over", run, *(live + pending)[:5])  # fmt: skip
+        found.wrong(
+            f"run {run['run_id']} is {state}, and {len(live) + len(pending)} of its steps"
+            " are not over",
+            run,
+            *(live + pending)[:5],
+        )
     elif state == "success":
         for row in steps:
             definition = lives.definitions.get((run["pipeline_id"], row["defined_by"])) or {}
-            if row["state"] == "cancelled" and row.get("kind") is None or (
-                row["state"] == "error" and row.get("kind") is None
+            if (row["state"] == "cancelled" and row.get("kind") is None) or (
+                row["state"] == "error"
+                and row.get("kind") is None
                 and not definition.get("continue_on_error")
-            ):  # fmt: skip
-                found.wrong(f"run {run['run_id']} is success, and its step {row['name']} is"
-                            f" {row['state']}", run, row)  # fmt: skip
+            ):
+                found.wrong(
+                    f"run {run['run_id']} is success, and its step {row['name']} is {row['state']}",
+                    run,
+                    row,
+                )
     elif state not in TERMINAL and run and all(r["state"] in STEP_TERMINAL for r in steps):
         found.wrong(f"run {run['run_id']} is {state}, and all its steps are over", run)
     ended = seconds(run.get("finished_at"))
@@ -163,18 +179,23 @@ def approvals(history: History, lives: Lives, found: Finding) -> None:
         if call.answer == "ok":
             accepted[target].append({"n": call.n, "args": call.args, "t0": call.t0, "t1": call.t1})
             if target not in rows:
-                found.wrong(f"the answer to approval {target} was accepted, and it is nowhere",
-                            call.args)  # fmt: skip
+                found.wrong(
+                    f"the answer to approval {target} was accepted, and it is nowhere", call.args
+                )
 
     for id, row in rows.items():
         found.count()
         decision = row.get("decision")
         if answered[id] > 1 or len(accepted[id]) > 1:
-            found.wrong(f"approval {id} was answered {max(answered[id], len(accepted[id]))} times",
-                        row, *accepted[id])  # fmt: skip
+            found.wrong(
+                f"approval {id} was answered {max(answered[id], len(accepted[id]))} times",
+                row,
+                *accepted[id],
+            )
         if (decision == "answered") != (answered[id] > 0):
-            found.wrong(f"approval {id} is {decision}, and the journal has {answered[id]} answers",
-                        row)  # fmt: skip
+            found.wrong(
+                f"approval {id} is {decision}, and the journal has {answered[id]} answers", row
+            )
         for call_ in accepted[id]:
             if decision != "answered" or row.get("response") != call_["args"].get("response"):
                 found.wrong(f"an accepted answer to approval {id} is not its decision", call_, row)
@@ -186,7 +207,8 @@ def approvals(history: History, lives: Lives, found: Finding) -> None:
         unit = lives.by_work.get(row["step_id"])
         is_waiting = any(place == "parked" for place, _ in lives.places.get(row["step_id"], ()))
         if decision is None and is_waiting and expires is not None and now is not None:
-            if now > expires + history.bound("recovery_s", 60):
+            over = now - expires
+            if over > history.bound("recovery_s", 60):
                 found.wrong(f"approval {id} has expired, and nobody recorded it", row)
         if unit is None or newest.get(row["step_id"]) is not row:
             continue
@@ -204,10 +226,11 @@ def _follows(
     """What needs the gate, and the gate itself, against the decision."""
     id, run_id = approval["approval_id"], gate["run_id"]
     own = [r for r in lives.journal.get(run_id, []) if r.get("step") == gate["name"]]
-    if gate["state"] == "complete" and not any(r["event"] in BY_HAND for r in own):
-        if approval.get("decision") not in ("answered", "expired"):
-            found.wrong(f"the step of approval {id} is complete without a decision", approval, gate)
-    if decided is None or any(r["event"] in BY_HAND for r in own):
+    if any(row["event"] in BY_HAND for row in own):
+        return
+    if gate["state"] == "complete" and approval.get("decision") not in ("answered", "expired"):
+        found.wrong(f"the step of approval {id} is complete without a decision", approval, gate)
+    if decided is None:
         return
     if gate["state"] == "complete" and (seconds(gate.get("finished_at")) or 0) < decided:
         found.wrong(f"the step of approval {id} ended before the decision", approval, gate)
@@ -222,5 +245,9 @@ def _follows(
             if start.work == step["step_id"] and not history.is_shifted(start.boot):
                 found.count()
                 if start.rt < decided - slack:
-                    found.wrong(f"step {step['name']} of run {run_id} started before approval {id}"
-                                " was decided", approval, {"token": start.token, "rt": start.rt})  # fmt: skip
+                    found.wrong(
+                        f"step {step['name']} of run {run_id} started before approval {id}"
+                        " was decided",
+                        approval,
+                        {"token": start.token, "rt": start.rt},
+                    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,7 +12,7 @@ from uuid import UUID
 
 from tests.chaos.history import History, Row, instant, read_lines, seconds
 from tests.chaos.invariants import Finding, invariant
-from tests.chaos.lives import STEP_LIVE, TERMINAL, Lives
+from tests.chaos.lives import STEP_LIVE, Lives
 
 
 @invariant("I5", "at rest nothing is orphaned: what is leased has an owner, what lives a place")
@@ -40,24 +41,27 @@ def orphans(history: History, lives: Lives, found: Finding) -> None:
                 step["state"] == "error" and step.get("wait")
             )
             if is_live and len(places) != 1:
-                found.wrong(f"run {run}: step {step['name']} is {step['state']}, and its unit is in"
-                            f" {len(places)} places", step, *[row for _, row in places])  # fmt: skip
+                found.wrong(
+                    f"run {run}: step {step['name']} is {step['state']}, and its unit is in"
+                    f" {len(places)} places",
+                    step,
+                    *[row for _, row in places],
+                )
             elif places and not is_live and all(p != "lease" for p, _ in places):
-                found.wrong(f"run {run}: step {step['name']} is {step['state']}, and its unit waits"
-                            f" in {places[0][0]}", step)  # fmt: skip
-    for row in history.table("task_run"):
-        if row["state"] in TERMINAL:
-            continue
-        found.count()
-        if not any(s["state"] in STEP_LIVE or s.get("wait") for s in lives.steps_of[row["run_id"]]):
-            found.wrong(f"run {row['run_id']} is {row['state']}, and no step of it is live", row)
+                found.wrong(
+                    f"run {run}: step {step['name']} is {step['state']}, and its unit waits"
+                    f" in {places[0][0]}",
+                    step,
+                )
     # Slots of keys that nobody holds any more would keep others waiting.
     for row in history.table("hold"):
         if row["slot"] >= 1:
             found.count()
             if is_quiet and (lives.is_finished(row["run_id"]) or not lives.runs.get(row["run_id"])):
-                found.wrong(f"a slot of key {row['key']} is held by run {row['run_id']}, which has"
-                            " ended", row)  # fmt: skip
+                found.wrong(
+                    f"a slot of key {row['key']} is held by run {row['run_id']}, which has ended",
+                    row,
+                )
 
 
 @invariant("I19", "every line of the journal says who, when and why, and none is lost or changed")
@@ -125,8 +129,9 @@ def liveness(history: History, lives: Lives, found: Finding) -> None:
         found.count(len(after))
         if not calm or calm[0]["t"] > healed + bound:
             took = f"{calm[0]['t'] - healed:.1f} s" if calm else "never"
-            found.wrong(f"recovery after the last fault took {took}, the bound is {bound:g} s",
-                        *after[-1:])  # fmt: skip
+            found.wrong(
+                f"recovery after the last fault took {took}, the bound is {bound:g} s", *after[-1:]
+            )
         else:
             found.note(f"recovered {calm[0]['t'] - healed:.1f} s after the last fault")
             # Back to normal, it stays so.
@@ -148,8 +153,12 @@ def liveness(history: History, lives: Lives, found: Finding) -> None:
 @invariant("I24", "connections, memory, descriptors, logs and tables stay within their bounds")
 def resources(history: History, lives: Lives, found: Finding) -> None:
     bounds = history.config.get("bounds") or {}
-    for bound, field in (("connections", "connections"), ("rss_bytes", "rss"), ("fds", "fds"),
-                         ("table_bytes", "tables")):  # fmt: skip
+    for bound, field in (
+        ("connections", "connections"),
+        ("rss_bytes", "rss"),
+        ("fds", "fds"),
+        ("table_bytes", "tables"),
+    ):
         if bound not in bounds:
             continue
         for sample in history.samples:
@@ -162,7 +171,7 @@ def resources(history: History, lives: Lives, found: Finding) -> None:
             _growth(history, field, float(bounds[bound]), found)
     if "log_bytes_per_s" in bounds:
         logs = [s for s in history.samples if "log_bytes" in s]
-        for one, other in zip(logs, logs[1:], strict=False):
+        for one, other in pairwise(logs):
             found.count()
             rate = (other["log_bytes"] - one["log_bytes"]) / max(other["t"] - one["t"], 1)
             if rate > bounds["log_bytes_per_s"]:
@@ -209,7 +218,6 @@ FACTS = {
 def time_source(history: History, lives: Lives, found: Finding) -> None:
     slack = history.bound("clock_s", 0.25)
     now = history.now.timestamp() if history.now else None
-    begin = min((s["t"] for s in history.samples), default=None)
     for table, columns in FACTS.items():
         for row in history.table(table):
             found.count()
@@ -217,7 +225,7 @@ def time_source(history: History, lives: Lives, found: Finding) -> None:
             known = [(c, at) for c, at in instants if at is not None]
             if table == "step" and row.get("lease_id") is None:
                 known = known[:1]  # replayed, or ended by hand
-            for (one, a), (other, b) in zip(known, known[1:], strict=False):
+            for (one, a), (other, b) in pairwise(known):
                 if b < a:
                     found.wrong(f"{table}: {other} is {a - b:.6f} s before {one}", row)
             for column, at in known:
@@ -232,7 +240,6 @@ def time_source(history: History, lives: Lives, found: Finding) -> None:
         for settle in unit.settles:
             if settle.started is not None and settle.at < settle.started:
                 found.wrong(f"{unit.label()}: an attempt ended before it began", settle.row)
-    _ = begin
     shifted = history.config.get("shifted") or []
     seen = {s.boot for s in history.starts}
     for boot in shifted:

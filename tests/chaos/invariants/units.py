@@ -47,16 +47,19 @@ def exclusion(history: History, lives: Lives, found: Finding) -> None:
                     found.wrong(
                         f"{unit.label()}: attempt {after.attempt} began"
                         f" {before.at - after.started:.6f} s before attempt {before.attempt} was"
-                        " over", before.row, after.row,
-                    )  # fmt: skip
+                        " over",
+                        before.row,
+                        after.row,
+                    )
                 # The witness's clock is another than the database's.
                 began = starts.get((unit.work or "", after.token or ""))
                 if began is not None and began < before.at - slack:
                     found.wrong(
                         f"{unit.label()}: attempt {after.attempt} was started"
                         f" {before.at - began:.3f} s before attempt {before.attempt} was over",
-                        before.row, {"token": after.token, "started": began},
-                    )  # fmt: skip
+                        before.row,
+                        {"token": after.token, "started": began},
+                    )
 
 
 @invariant("I4", "attempts strictly increase, and no write is accepted after its lease is gone")
@@ -68,8 +71,10 @@ def fencing(history: History, lives: Lives, found: Finding) -> None:
                 if after.attempt <= before.attempt:
                     found.wrong(
                         f"{unit.label()}: attempt {after.attempt} was settled after attempt"
-                        f" {before.attempt}", before.row, after.row,
-                    )  # fmt: skip
+                        f" {before.attempt}",
+                        before.row,
+                        after.row,
+                    )
         settled: dict[str, Settle] = {}
         for settle in unit.settles:
             if settle.token is None or not (settle.is_attempt or settle.event == "late"):
@@ -78,8 +83,9 @@ def fencing(history: History, lives: Lives, found: Finding) -> None:
                 found.wrong(
                     f"{unit.label()}: lease {settle.token} wrote"
                     f" {settled[settle.token].event} and, being gone, {settle.event}",
-                    settled[settle.token].row, settle.row,
-                )  # fmt: skip
+                    settled[settle.token].row,
+                    settle.row,
+                )
             settled[settle.token] = settle
     # A lease is a number to its unit: the witness must have seen no other.
     attempts: dict[tuple[str, str], int] = {}
@@ -88,8 +94,9 @@ def fencing(history: History, lives: Lives, found: Finding) -> None:
         if attempts.setdefault((start.work, start.token), start.attempt) != start.attempt:
             found.wrong(
                 f"unit {start.work} ran as attempts {attempts[start.work, start.token]} and"
-                f" {start.attempt} under one lease {start.token}", _brief(start),
-            )  # fmt: skip
+                f" {start.attempt} under one lease {start.token}",
+                _brief(start),
+            )
             continue
         unit_ = lives.by_work.get(start.work)
         if unit_ is None:
@@ -98,8 +105,10 @@ def fencing(history: History, lives: Lives, found: Finding) -> None:
             if settle.token == start.token and settle.attempt != start.attempt:
                 found.wrong(
                     f"{unit_.label()}: lease {start.token} ran as attempt {start.attempt}, and is"
-                    f" recorded as attempt {settle.attempt}", _brief(start), settle.row,
-                )  # fmt: skip
+                    f" recorded as attempt {settle.attempt}",
+                    _brief(start),
+                    settle.row,
+                )
 
 
 def _brief(start: object) -> dict[str, object]:
@@ -132,8 +141,14 @@ def _run_fault(unit: Unit) -> str | None:
             break  # its end, which no line tells
         if over is not None:
             return f"{settle.event} after it had ended ({over.event})"
-        if settle.event not in (*FAILURES, "released", "snoozed", "declined", "cancelled",
-                                "withdrawn"):  # fmt: skip
+        if settle.event not in (
+            *FAILURES,
+            "released",
+            "snoozed",
+            "declined",
+            "cancelled",
+            "withdrawn",
+        ):
             return f"a run of one tool cannot be {settle.event}"
         if settle.event in ("cancelled", "withdrawn") or (
             settle.event in FAILURES and settle.run_at is None
@@ -144,8 +159,11 @@ def _run_fault(unit: Unit) -> str | None:
         return f"{over.event}, but it is still queued" if over else None
     if state not in TERMINAL:
         return f"a run of one tool has no row before it ends, and it is {state}"
-    told = {"crashed": "abandoned", "withdrawn": "cancelled"}.get(over.event, over.event) if (
-        over is not None) else "success"  # fmt: skip
+    told = (
+        {"crashed": "abandoned", "withdrawn": "cancelled"}.get(over.event, over.event)
+        if (over is not None)
+        else "success"
+    )
     if told != state:
         return f"it is {state}, and the journal says {told}"
     if over is not None and over.at != seconds(unit.row["finished_at"]):
@@ -163,18 +181,25 @@ def _step_fault(unit: Unit) -> str | None:
         is_item = "[" in (unit.name[1] or "")
         if state in ("complete", "skipped", "resolved_manually"):
             return f"{event} after it was {state}"
-        if state in ("error", "cancelled") and (
-            event in FAILURES or event in ("released", "snoozed", "declined", "complete",
-                                           "skipped", "cancelled")
-        ) and not is_item:  # fmt: skip
+        if (
+            state in ("error", "cancelled")
+            and (
+                event in FAILURES
+                or event in ("released", "snoozed", "declined", "complete", "skipped", "cancelled")
+            )
+            and not is_item
+        ):
             return f"{event} after it was {state}, without having been started anew"
         if event == "step_reopened" and state == "error":
             return "reopened, though it was in error"
         state = {
-            "complete": "complete", "skipped": "skipped", "step_skipped": "skipped",
-            "step_completed": "complete", "step_resolved": "resolved_manually",
+            "complete": "complete",
+            "skipped": "skipped",
+            "step_skipped": "skipped",
+            "step_completed": "complete",
+            "step_resolved": "resolved_manually",
             "cancelled": "cancelled",
-        }.get(event)  # fmt: skip
+        }.get(event)
         if event in FAILURES:
             state = None if again else "error"
     now = unit.row["state"]
@@ -225,8 +250,9 @@ def accounting(history: History, lives: Lives, found: Finding) -> None:
         if (start.work, start.token) in seen:
             found.wrong(
                 f"unit {start.work} was started twice under lease {start.token}",
-                seen[start.work, start.token], _brief(start),
-            )  # fmt: skip
+                seen[start.work, start.token],
+                _brief(start),
+            )
         seen[start.work, start.token] = _brief(start)
         if is_lost_attempt(history, lives, start):
             continue
@@ -234,8 +260,9 @@ def accounting(history: History, lives: Lives, found: Finding) -> None:
         if unit_ is not None and not _accounts_for(history, unit_, start.token, start.attempt):
             found.wrong(
                 f"{unit_.label()}: no lease accounts for the start of attempt {start.attempt}",
-                _brief(start), unit_.row,
-            )  # fmt: skip
+                _brief(start),
+                unit_.row,
+            )
     for unit in lives.units.values():
         if unit.is_control or (witnessed is not None and unit.tool not in witnessed):
             continue
@@ -249,8 +276,9 @@ def accounting(history: History, lives: Lives, found: Finding) -> None:
             if category not in UNSTARTED:
                 found.wrong(
                     f"{unit.label()}: attempt {settle.attempt} {settle.event}, and was never"
-                    " started", settle.row,
-                )  # fmt: skip
+                    " started",
+                    settle.row,
+                )
 
 
 def _accounts_for(history: History, unit: Unit, token: str, attempt: int) -> bool:
@@ -281,21 +309,26 @@ def _count_attempts(unit: Unit, found: Finding) -> None:
         missing = []  # it is leased
     if missing or any(n > total for n in attempts):
         found.wrong(
-            f"{unit.label()}: {total} leases, and the journal knows of attempts {attempts}", row,
+            f"{unit.label()}: {total} leases, and the journal knows of attempts {attempts}",
+            row,
             *[s.row for s in series],
-        )  # fmt: skip
+        )
     for column, events in (("failures", ("failed", "timed_out")), ("crashes", ("crashed",))):
         n = sum(s.event in events for s in series)
         if (row.get(column) or 0) != n:
-            found.wrong(f"{unit.label()}: {column} is {row.get(column)}, and the journal knows {n}",
-                        row, *[s.row for s in series])  # fmt: skip
+            found.wrong(
+                f"{unit.label()}: {column} is {row.get(column)}, and the journal knows {n}",
+                row,
+                *[s.row for s in series],
+            )
     failures = 0
     for settle in series:
         failures += settle.event in ("failed", "timed_out")
         if settle.run_at is not None and failures >= unit.limit() and settle.event != "crashed":
             found.wrong(
                 f"{unit.label()}: tried again after {failures} failures of {unit.limit()}",
-                settle.row, row,
-            )  # fmt: skip
+                settle.row,
+                row,
+            )
     if row.get("state") == "abandoned" and (row.get("crashes") or 0) < 3:
         found.wrong(f"{unit.label()}: abandoned after {row.get('crashes')} crashes", row)

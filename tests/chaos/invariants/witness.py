@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import pairwise
 from typing import Any
 
 from tests.chaos.history import History, Row, Start, seconds
 from tests.chaos.invariants import Finding, invariant
-from tests.chaos.invariants.failover import is_excused, is_lost_attempt
+from tests.chaos.invariants.failover import is_lost_attempt
 from tests.chaos.lives import Lives, Settle, Unit, interval
 
 
@@ -61,8 +60,9 @@ def overlap(history: History, lives: Lives, found: Finding) -> None:
         found.count(len(starts))
         spans = sorted(
             ((s.mt, float(s.end["mt"])) if clock else (s.rt, float(s.end["rt"])), n)
-            for n, s in enumerate(starts) if s.end is not None
-        )  # fmt: skip
+            for n, s in enumerate(starts)
+            if s.end is not None
+        )
         running: list[tuple[float, int]] = []
         for (begin, end), n in spans:
             running = [(until, m) for until, m in running if until > begin]
@@ -71,11 +71,17 @@ def overlap(history: History, lives: Lives, found: Finding) -> None:
             if len(running) - len(free) >= limit and not (
                 name.startswith("unit") and is_fenced(history, lives, starts[n])
             ):
-                found.wrong(f"{name}: {len(running) - len(free) + 1} at once, limit {limit}",
-                            *[_brief(starts[m]) for _, m in running], _brief(starts[n]))  # fmt: skip
+                found.wrong(
+                    f"{name}: {len(running) - len(free) + 1} at once, limit {limit}",
+                    *[_brief(starts[m]) for _, m in running],
+                    _brief(starts[n]),
+                )
             elif free and len(running) >= limit and history.declares("self_fencing"):
-                found.wrong(f"{name}: a fenced attempt went on beside its successor",
-                            _brief(starts[free[0]]), _brief(starts[n]))  # fmt: skip
+                found.wrong(
+                    f"{name}: a fenced attempt went on beside its successor",
+                    _brief(starts[free[0]]),
+                    _brief(starts[n]),
+                )
             running.append((end, n))
     if excused:
         found.note(f"{excused} pairs overlap, the earlier one having been fenced")
@@ -97,11 +103,17 @@ def timing(history: History, lives: Lives, found: Finding) -> None:
                 start = starts.get((unit.work or "", settle.token or ""))
                 began = settle.started
                 if ready is not None and began is not None and began < ready:
-                    found.wrong(f"{unit.label()}: attempt {settle.attempt} began"
-                                f" {ready - began:.6f} s before it was due", settle.row)  # fmt: skip
+                    found.wrong(
+                        f"{unit.label()}: attempt {settle.attempt} began"
+                        f" {ready - began:.6f} s before it was due",
+                        settle.row,
+                    )
                 elif ready is not None and start is not None and start.rt < ready - slack:
-                    found.wrong(f"{unit.label()}: attempt {settle.attempt} was started"
-                                f" {ready - start.rt:.3f} s before it was due", _brief(start))  # fmt: skip
+                    found.wrong(
+                        f"{unit.label()}: attempt {settle.attempt} was started"
+                        f" {ready - start.rt:.3f} s before it was due",
+                        _brief(start),
+                    )
                 _check_backoff(unit, settle, series, found)
                 ready = settle.run_at
         if bound is not None and not unit.is_step:
@@ -128,8 +140,11 @@ def _check_late(
         return
     if any(row["event"] in ("queue_paused", "breaker_opened") for row in history.table("run_log")):
         return
-    found.wrong(f"{unit.label()} started {start.rt - due:.3f} s after it was due, with no fault"
-                " near", _brief(start), unit.row)  # fmt: skip
+    found.wrong(
+        f"{unit.label()} started {start.rt - due:.3f} s after it was due, with no fault near",
+        _brief(start),
+        unit.row,
+    )
 
 
 def _check_backoff(unit: Unit, settle: Settle, series: list[Settle], found: Finding) -> None:
@@ -140,13 +155,12 @@ def _check_backoff(unit: Unit, settle: Settle, series: list[Settle], found: Find
     asked = (settle.row.get("detail") or {}).get("retry_after")
     if asked is not None:
         least = max(float(asked), 0)
-    # No retry of its own: a policy of the error's category may say another.
-    elif not unit.retry() and unit.is_step is False:
-        pass
     gap = settle.run_at - settle.at
     if least is not None and gap < least - 1e-3:
-        found.wrong(f"{unit.label()}: tried again {gap:.3f} s after failure {n}, not {least:.3f} s",
-                    settle.row)  # fmt: skip
+        found.wrong(
+            f"{unit.label()}: tried again {gap:.3f} s after failure {n}, not {least:.3f} s",
+            settle.row,
+        )
 
 
 def smallest_backoff(retry: Row | None, failures: int) -> float | None:
@@ -166,7 +180,7 @@ def smallest_backoff(retry: Row | None, failures: int) -> float | None:
     return min(cap, base * factor) * (1 - float(rule.get("jitter", 0.1)))
 
 
-@invariant("I13", "a tool is over by its timeout and the grace; a run is timed out once")
+@invariant("I13", "a tool is over by its timeout and the grace, and is not timed out before")
 def timeouts(history: History, lives: Lives, found: Finding) -> None:
     grace = history.bound("kill_grace_s", 10)
     for start in history.starts:
@@ -183,13 +197,12 @@ def timeouts(history: History, lives: Lives, found: Finding) -> None:
         if any(f["t0"] <= until and (f.get("t1") or f["t0"]) >= start.rt for f in history.faults):
             found.note(f"unit {start.work} ran {took:.1f} s of {limit:.1f}, during a fault")
             continue
-        found.wrong(f"unit {start.work} ran for {took:.1f} s, its timeout is {limit:.1f} s",
-                    _brief(start), unit.row if unit else None)  # fmt: skip
+        found.wrong(
+            f"unit {start.work} ran for {took:.1f} s, its timeout is {limit:.1f} s",
+            _brief(start),
+            unit.row if unit else None,
+        )
     for unit in lives.units.values():
-        last = [s for s in unit.settles if s.event == "timed_out" and s.run_at is None]
-        if len(last) > 1 and not any(s.event in ("step_reset", "step_retried")
-                                     for s in unit.settles):  # fmt: skip
-            found.wrong(f"{unit.label()} was timed out {len(last)} times", *[s.row for s in last])
         limit = unit.timeout()
         for settle in unit.settles:
             if settle.event != "timed_out" or limit is None or settle.token is None:
@@ -198,12 +211,8 @@ def timeouts(history: History, lives: Lives, found: Finding) -> None:
             if settle.started is not None and settle.at - settle.started < limit - 0.1:
                 detail = settle.row.get("detail") or settle.row.get("error") or {}
                 if detail.get("category") in (None, "timeout") and not settle.is_fenced:
-                    found.wrong(f"{unit.label()} was timed out {settle.at - settle.started:.3f} s"
-                                f" after its start, its timeout is {limit:.1f} s", settle.row)  # fmt: skip
-
-
-def neighbours(starts: list[Start]) -> list[tuple[Start, Start]]:
-    return list(pairwise(sorted(starts, key=lambda s: s.mt)))
-
-
-_ = is_excused
+                    found.wrong(
+                        f"{unit.label()} was timed out {settle.at - settle.started:.3f} s"
+                        f" after its start, its timeout is {limit:.1f} s",
+                        settle.row,
+                    )
