@@ -22,7 +22,8 @@ from tests.chaos import checker
 from tests.chaos.faults import FAULTS, Missing
 from tests.chaos.history import dump
 from tests.chaos.lab import QUEUE, TTL, Lab, wait_for
-from tests.chaos.load import BY_HAND, KEYS, Load
+from tests.chaos.load import BY_HAND, FIFO, KEYS, Load
+from tests.chaos.samples import Sampler
 
 # From the last healed fault until nothing is left to do.
 RECOVERY = 60.0
@@ -81,6 +82,7 @@ def run(
     with Lab(folder, major) as lab:
         load = Load(lab, seed, rate)
         load.start()
+        sampler = Sampler(lab, [QUEUE, BY_HAND])
         for n in range(2):
             lab.scheduler(f"scheduler{n}")
             lab.worker(f"worker{n}")
@@ -107,9 +109,10 @@ def run(
             print(f"recovered {time.monotonic() - healed:.1f} s after the last fault", flush=True)
         except TimeoutError:
             with lab.connect() as conn:
-                left = [row.what for row in conn.execute(_LEFT.encode()).fetchall()]
-            wrong.append(f"{len(left)} units are left after {RECOVERY:g} s: {left[:10]}")
+                rest = [row.what for row in conn.execute(_LEFT.encode()).fetchall()]
+            wrong.append(f"{len(rest)} units are left after {RECOVERY:g} s: {rest[:10]}")
         load.close()
+        sampler.close()
         wrong += [f"the load itself: {error!r}" for error in load.errors]
         for process in lab.processes:
             if (code := process.stop()) != 0:
@@ -118,10 +121,18 @@ def run(
             now = dump(conn, folder)
     config = {
         "seed": seed, "now": now, "lease_ttl": TTL, "quiescent": True,
-        "bounds": {"recovery_s": RECOVERY, "kill_grace_s": 12},
-        "declared": {"async_failover": False, "self_fencing": True},
-        "keys": KEYS, "queues": [QUEUE, BY_HAND],
-        "logs": [str(p) for p in sorted(folder.glob("*.log"))],
+        "bounds": {
+            "recovery_s": RECOVERY, "kill_grace_s": 12, "connections": 60, "fds": 64,
+            "rss_bytes": 300_000_000, "log_bytes_per_s": 20_000,
+        },
+        "declared": {
+            "async_failover": lab.async_failover,
+            # One that slept past its lease runs on for a moment when it wakes, and finds out.
+            "self_fencing": not lab.frozen,
+        },
+        "keys": KEYS, "queues": [QUEUE, BY_HAND], "fifo_keys": FIFO, "shifted": ["skewed"],
+        "canary": lab.canary,
+        "logs": sorted(str(p.relative_to(folder)) for p in folder.rglob("*.log")),
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     return wrong

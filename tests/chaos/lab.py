@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,12 +32,13 @@ TTL = 5.0  # of a worker; leases end with it
 QUEUE = "default"
 _OPTIONS = {
     "autovacuum_naptime": "5s",
-    "deadlock_timeout": "200ms",
     "log_lock_waits": "on",
-    "max_prepared_transactions": "5",
-    "wal_level": "replica",
     "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
+    "wal_sender_timeout": "0",  # one that is stopped must not let the primary go on alone
+    "wal_keep_size": "256MB",
 }
+_DISK = {"server": "1500m", "wal": "900m"}  # sizes of the disks that may be filled
 
 
 def wait_for(fact: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -117,22 +119,92 @@ class Lab:
         self.witness = folder / "witness.jsonl"
         self.client = Recorder(folder / "client.jsonl", durable=False)
         self.faults = Recorder(folder / "faults.jsonl", durable=False)
-        self.server = EmbeddedPostgres(folder / "server", find_bindir(major), _OPTIONS)
+        self.bindir = find_bindir(major)
+        self.server = self._server("server")
         self.processes: list[Process] = []
+        self.has_small_disks = False
+        self.async_failover = False
+        self.frozen = False  # a process that slept past its lease cannot fence itself
+        self.secrets = folder / "secrets"
+        self.secrets.mkdir()
+        self.canary = f"canary-{os.urandom(8).hex()}"
+        (self.secrets / "canary").write_text(self.canary)
         self._keep = contextlib.ExitStack()
 
     def __enter__(self) -> Lab:
         with contextlib.ExitStack() as keep:
             keep.callback(self.client.close)
             keep.callback(self.faults.close)
-            keep.enter_context(self.server)
-            self.proxy = Proxy(self.server.socket_dir / ".s.PGSQL.5432")
+            self._keep = keep
+            self._mount()
+            keep.callback(lambda: self.server.close())  # whichever is the primary by then
+            self.server.start()
+            if self.has_small_disks:
+                self._move_wal()
+            # The second port leads nowhere until there is a standby.
+            self.proxy = Proxy(self.socket(self.server), self.folder / "none")
             keep.callback(self.proxy.close)
             keep.callback(self._end_processes)
             with self.connect() as conn:
                 schema.install(conn)
             self._keep = keep.pop_all()
         return self
+
+    def _mount(self) -> None:
+        """Give the server disks of its own, small enough to be filled; only root may."""
+        if os.geteuid() != 0:
+            return
+        for name, size in _DISK.items():
+            (self.folder / name).mkdir()
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(self.folder / name)]
+            if subprocess.run(mount, capture_output=True).returncode:
+                return
+            unmount = ["umount", "-l", str(self.folder / name)]
+            self._keep.callback(subprocess.run, unmount, capture_output=True)
+        self.has_small_disks = True
+
+    def _move_wal(self) -> None:
+        self.server.stop()
+        here, there = self.server.cluster / "pg_wal", self.folder / "wal" / "pg_wal"
+        shutil.move(here, there)
+        here.symlink_to(there)
+        self.server.start()
+
+    def _server(self, name: str) -> EmbeddedPostgres:
+        return EmbeddedPostgres(self.folder / name, self.bindir, _OPTIONS)
+
+    @staticmethod
+    def socket(server: EmbeddedPostgres) -> Path:
+        return server.socket_dir / ".s.PGSQL.5432"
+
+    @contextlib.contextmanager
+    def standby(self, conninfo: str = "") -> Iterator[EmbeddedPostgres]:
+        """Copy the primary and let the copy follow it; the second proxy leads there."""
+        standby = self._server("standby")
+        standby.data_dir.mkdir()
+        source = f"host={self.server.socket_dir} user=postgres {conninfo}"
+        command = [self.bindir / "pg_basebackup", "-D", standby.cluster, "-R", "-c", "fast"]
+        subprocess.run([*command, "-d", source], check=True, capture_output=True, timeout=60)
+        standby.cluster.chmod(0o700)
+        try:
+            standby.start()
+            self.proxy.targets[1] = self.socket(standby)
+            yield standby
+        finally:
+            if self.server is not standby:
+                standby.close()
+
+    def fail_over(self, standby: EmbeddedPostgres) -> None:
+        """The primary is gone for good, kill -9; the standby takes over."""
+        old = self.server
+        kill_server(old)
+        old.crash()
+        self.proxy.targets[0] = self.folder / "none"
+        self.proxy.reset()
+        with self.connect(standby.dsn) as conn:
+            conn.execute("select pg_promote()")
+        self.server = standby
+        old.close()
 
     def __exit__(self, *_: object) -> None:
         self._keep.close()
@@ -145,7 +217,11 @@ class Lab:
     @property
     def dsn(self) -> str:
         """The DSN of who is to be disturbed."""
-        return f"host=127.0.0.1 port={self.proxy.port} user=postgres dbname=postgres"
+        ports = ",".join(map(str, self.proxy.ports))
+        return (
+            f"host=127.0.0.1,127.0.0.1 port={ports} user=postgres dbname=postgres"
+            " target_session_attrs=read-write"
+        )
 
     @property
     def environ(self) -> dict[str, str]:
@@ -156,6 +232,7 @@ class Lab:
             "ORDINAUT_TTL": f"{TTL} s",
             "ORDINAUT_HEARTBEAT": "1 s",
             "ORDINAUT_DRAIN": "10 s",
+            "ORDINAUT_SECRETS_DIR": str(self.secrets),
             "ORDINAUT_TOOLS": json.dumps({"python": {"modules": ["tests.chaos.tools"]}}),
             "CHAOS_WITNESS": str(self.witness),
         }
@@ -205,6 +282,11 @@ class Lab:
         for process in self.processes:
             if process.process.poll() is None:
                 process.kill()
+
+
+def kill_server(server: EmbeddedPostgres) -> None:
+    pid = int((server.cluster / "postmaster.pid").read_text().split()[0])
+    _signal(pid, signal.SIGKILL)
 
 
 def _signal(pid: int, signum: int) -> None:

@@ -26,10 +26,16 @@ from tests.chaos.lab import Lab
 
 TOOL = f"python:{tools.__name__}.work"
 BY_HAND = "byhand"
-KEYS = {"one-": 1, "two-": 2}
+KEYS = {"one-": 1, "two-": 2, "line-": 1}
+FIFO = ["line-"]  # whose runs neither wait nor fail
 
-INTERVALS = [("every-second", "1 s", "allow"), ("skips", "1 s", "skip"), ("one-waits", "2 s", "buffer_one"),
-             ("all-wait", "3 s", "buffer_all"), ("latest-wins", "2 s", "cancel_other")]  # fmt: skip
+INTERVALS = [
+    ("every-second", "1 s", "allow"),
+    ("skips", "1 s", "skip"),
+    ("one-waits", "2 s", "buffer_one"),
+    ("all-wait", "3 s", "buffer_all"),
+    ("latest-wins", "2 s", "cancel_other"),
+]
 
 
 class Caller:
@@ -157,10 +163,14 @@ class Load:
         caller = self.caller()
         for name, every, overlap in INTERVALS:
             payload = {"seconds": 0.05 if overlap == "allow" else 1.5}
-            caller.call("create_task", name=name, tool=TOOL, payload=payload, schedule_kind="interval",
-                        schedule_expr=every, overlap=overlap, catchup="all")  # fmt: skip
-        caller.call("create_task", name="ticks", tool=TOOL, payload={}, schedule_kind="cron",
-                    schedule_expr="*/2 * * * * *", timezone="Europe/Berlin", catchup="all")  # fmt: skip
+            caller.call(
+                "create_task", name=name, tool=TOOL, payload=payload, schedule_kind="interval",
+                schedule_expr=every, overlap=overlap, catchup="all",
+            )  # fmt: skip
+        caller.call(
+            "create_task", name="ticks", tool=TOOL, payload={}, schedule_kind="cron",
+            schedule_expr="*/2 * * * * *", timezone="Europe/Berlin", catchup="all",
+        )  # fmt: skip
         caller.close()
 
     def _enqueue(self, dice: random.Random) -> None:
@@ -183,18 +193,25 @@ class Load:
             prefix, limit = dice.choice(list(KEYS.items()))
             args |= {"key": f"{prefix}{dice.randint(1, 3)}", "key_limit": limit}
             payload["key"] = args["key"]
+            if prefix in FIFO:
+                return args
         elif kind < 0.35:
             payload["fails"] = dice.randint(1, 4)  # of three: some end failed
         elif kind < 0.38:
             payload["dies"] = dice.choice((1, 1, 9))
         elif kind < 0.40:
-            payload["hopeless"] = True
+            payload |= {"hopeless": True, "secret": {"$secret": "canary"}}
+        elif kind < 0.405:
+            payload["no_such_argument"] = 1
         elif kind < 0.41:
             payload["output"] = dice.choice(("nul", "big"))
         elif kind < 0.45:
             args["tool"] = f"python:{tools.__name__}.nobody_has_this"
             args["max_attempts"] = 1
-        elif kind < 0.465:
+        elif kind < 0.46:
+            payload["seconds"] = 30
+            args |= {"timeout": "1 s", "max_attempts": 2}
+        elif kind < 0.475:
             payload["seconds"] = 8  # longer than a lease lasts without a heartbeat
         elif kind < 0.60:
             args["queue"] = BY_HAND
@@ -286,8 +303,11 @@ def _uuid7(dice: random.Random) -> UUID:
 
 
 def _witness(lab: Lab, unit: dict[str, Any], event: str, **more: Any) -> None:
-    line = {"e": event, "run": unit["run_id"], "work": unit["work_id"], "step": unit.get("step"), "task": None,
-            "attempt": unit["attempt"], "token": unit["lease_id"], "key": None, "scheduled_for": None,
-            "rt": time.time(), "mt": time.monotonic(), "boot": "psql", "pid": 0, **more}  # fmt: skip
+    line = {
+        "e": event, "run": unit["run_id"], "work": unit["work_id"], "step": unit["step"],
+        "task": None, "attempt": unit["attempt"], "token": unit["lease_id"], "key": None,
+        "scheduled_for": None, "rt": time.time(), "mt": time.monotonic(), "boot": "psql", "pid": 0,
+        **more,
+    }  # fmt: skip
     with lab.witness.open("a") as file:
         file.write(json.dumps(line, default=str) + "\n")

@@ -23,19 +23,20 @@ _RST = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Listens on 127.0.0.1; `target` is the server's Unix socket, and may be changed."""
+    """Listens on 127.0.0.1, a port for each server; `targets` are their sockets, and may change."""
 
-    def __init__(self, target: Path) -> None:
-        self.target = target
+    def __init__(self, *targets: Path) -> None:
+        self.targets = list(targets)
         self.delay = 0.0
         self.refuse = False
         self._swallow = 0
         self._stalled = threading.Event()
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
-        self.port: int = self._listener.getsockname()[1]
-        self._thread(self._accept)
+        self._listeners = [socket.create_server(("127.0.0.1", 0), backlog=200) for _ in targets]
+        self.ports: list[int] = [listener.getsockname()[1] for listener in self._listeners]
+        for n in range(len(targets)):
+            self._thread(self._accept, n)
 
     def swallow(self, answers: int) -> None:
         """Lose the next so many answers of the server, and their connections with them."""
@@ -62,13 +63,14 @@ class Proxy:
             self._end(pair)
 
     def close(self) -> None:
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         self.reset()
 
-    def _accept(self) -> None:
+    def _accept(self, n: int) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, _ = self._listeners[n].accept()
             except OSError:
                 return
             if self.refuse or self._stalled.is_set():
@@ -76,7 +78,7 @@ class Proxy:
                 continue
             server = socket.socket(socket.AF_UNIX)
             try:
-                server.connect(str(self.target))
+                server.connect(str(self.targets[n]))
             except OSError:
                 client.close()
                 continue

@@ -50,9 +50,11 @@ def work(
     output: str = "",
     hopeless: bool = False,
     hold_gil: bool = False,
+    secret: str = "",
 ) -> Any:
     """Work for a while; the first `dies` attempts kill the process, the next `fails` fail.
 
+    secret: said aloud by a hopeless one, as a careless tool would.
     output: "big" (10 MB), "nul" (what PostgreSQL cannot store), "" (a small object).
     """
     write(context, "start", key=key)
@@ -67,7 +69,7 @@ def work(
         os._exit(9)
     if hopeless:
         write(context, "end", key=key, outcome="failed")
-        raise Permanent("hopeless")
+        raise Permanent(f"hopeless {secret}")
     if context.failures < fails:
         write(context, "end", key=key, outcome="failed")
         raise Retry("not yet", after=0.2)
