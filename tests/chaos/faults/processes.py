@@ -158,6 +158,7 @@ def skewed_clock(lab: Lab, dice: random.Random, scale: float) -> None:
         raise Missing("no libfaketime (Debian: faketime)")
     off = dice.choice(("+3600", "-3600"))
     environ = {"LD_PRELOAD": str(library), "FAKETIME": f"{off} x2", "CHAOS_CLOCK": "skewed"}
+    environ["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"  # that one is the same for all processes
     with lab.fault("skewed_clock", off):
         worker = lab.worker(f"worker-skewed-{time.time_ns()}", **environ)
         time.sleep(8 + 10 * scale)
