@@ -127,9 +127,6 @@ class Lives:
         """What is known of a run, wherever it is."""
         return self.runs[run][0][1] if self.runs.get(run) else None
 
-    def is_finished(self, run: str) -> bool:
-        return any(p == "history" and r.get("finished_at") for p, r in self.runs.get(run, ()))
-
 
 @lru_cache(maxsize=1000)
 def interval(text: str | None) -> float | None:
