@@ -59,10 +59,10 @@ def orphans(history: History, lives: Lives, found: Finding) -> None:
         if row["slot"] < 1:
             continue
         found.count()
-        run = lives.run_row(row["run_id"])
-        ended = instant(run.get("finished_at")) if run else None
+        holder = lives.run_row(row["run_id"])
+        ended = instant(holder.get("finished_at")) if holder else None
         is_old = ended is not None and now is not None and (now - ended).total_seconds() > sweep
-        if run is None or is_old:
+        if holder is None or is_old:
             found.wrong(
                 f"a slot of key {row['key']} is held by run {row['run_id']}, which has ended", row
             )
