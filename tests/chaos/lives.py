@@ -258,7 +258,8 @@ def _last(unit: Unit, told: list[Settle]) -> Settle | None:
         if not row.get("attempt") or not row.get("lease_id") or same:
             return None
         event = "waiting" if unit.is_control else row["state"]
-        event = {"resolved_manually": "waiting", "ready": "waiting"}.get(event, event)
+        told_as = {"resolved_manually": "waiting", "ready": "waiting", "error": "failed"}
+        event = told_as.get(event, event)
     else:
         if row.get("state") not in TERMINAL:
             return None
