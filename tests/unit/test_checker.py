@@ -200,7 +200,11 @@ def test_the_checker_never_imports_the_product(recorded: Path) -> None:
         "sys.exit(code)"
     )
     told = subprocess.run(
-        [sys.executable, "-c", script, str(recorded)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, str(recorded)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
     assert told.stdout.splitlines()[-1] == "[]"
