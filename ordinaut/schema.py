@@ -208,6 +208,8 @@ def _install(conn: _Connection, root: Path | None, ran: list[Migration]) -> Migr
     conn.execute("set transaction isolation level read committed")
     conn.execute(BEGIN)
     pending, fresh = _pending(conn, root)
+    if not fresh:
+        _refuse_pooler(conn, [m for m in pending if m.alone])
     conn.execute(f"set local lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
     if fresh and not _one(conn, "select to_regnamespace('ordinaut') is not null"):
         conn.execute("create schema ordinaut")
@@ -286,6 +288,16 @@ def _refuse_foreign(conn: _Connection) -> bool:
             "Drop or rename that schema, or use another database.",
         )
     return True
+
+
+def _refuse_pooler(conn: _Connection, alone: list[Migration]) -> None:
+    """What runs outside a transaction needs a session, which a pooler gives to others."""
+    if alone and _one(conn, "select pg_backend_pid()") != conn.info.backend_pid:
+        raise SchemaError(
+            f"migrations/{alone[0].file} runs outside a transaction, and a pooler stands between"
+            f" here and database {conn.info.dbname}",
+            "Nothing was changed. Install with a --dsn that leads to the server itself.",
+        )
 
 
 def _load_code(conn: _Connection, root: Path | None) -> None:

@@ -27,6 +27,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +43,7 @@ from ordinaut.exchange import UNIT, Call, Line, Refused
 from ordinaut.guard import Link
 from ordinaut.heartbeat import Beat, Heartbeat, clock
 from ordinaut.ledger import Ledger
+from ordinaut.listener import Listener
 from ordinaut.logs import logging_to_stderr
 from ordinaut.workerconfig import WorkerConfig
 
@@ -63,9 +65,9 @@ class Worker:
         self._selector = selectors.DefaultSelector()
         self._ledger = Ledger()
         self._crew = Crew(config, dict(os.environ), self._selector, self._ledger, link.tell)
-        self._listen = config.notify and not config.pooled
-        self._agenda = Agenda(config, self._crew, self._ledger, self._listen)
-        self._heartbeat = Heartbeat(config, self._ledger, self._post)
+        self._agenda = Agenda(config, self._crew, self._ledger)
+        self._heartbeat = Heartbeat(config, self._ledger, lambda b: self._post(self._heard, b))
+        self._listener = Listener(config, lambda: self._post(self._agenda.wake))
 
         self._worker_id: bytes | None = None
         self._line: Line | None = None
@@ -95,6 +97,8 @@ class Worker:
             signal.signal(signum, self._stop)
         signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
         self._heartbeat.start()
+        if self._config.notify and self._config.listen_dsn is not None:
+            self._listener.start()
         try:
             while not self._done(time.monotonic()):
                 wake = self._step(time.monotonic())
@@ -112,11 +116,8 @@ class Worker:
 
     def _step(self, now: float) -> float:
         while self._inbox:
-            message = self._inbox.popleft()
-            if isinstance(message, Beat):
-                self._heard(message)
-            else:
-                self._connected(*message)
+            handler, *message = self._inbox.popleft()
+            handler(*message)
         if self._stops > self._obeyed:
             self._obey(now)
         if self._worker_id is not None and clock() - self._seen > self._config.fence:
@@ -235,9 +236,9 @@ class Worker:
         def work() -> None:
             try:
                 line, worker_id, seen = enlist(self._config, self._crew.tools, known, self._former)
-                self._post((line, worker_id, seen, None))
+                self._post(self._connected, line, worker_id, seen, None)
             except Exception as exc:  # not handled here: raised again in the loop
-                self._post((None, None, 0.0, exc))
+                self._post(self._connected, None, None, 0.0, exc)
 
         threading.Thread(target=work, name="connect", daemon=True).start()
 
@@ -263,7 +264,7 @@ class Worker:
         self._backoff.reset()
         self._again_at = 0.0
         self._line = line
-        self._agenda.reconnected()
+        self._agenda.reconnected(line.listens or self._listener.is_alive())
         self._selector.register(line, selectors.EVENT_READ, (self._spoken, None))
         if worker_id != self._worker_id:
             self._worker_id = worker_id
@@ -350,6 +351,7 @@ class Worker:
     def _leave(self) -> None:
         """Take leave: children first, then the database, if it can be reached at once."""
         self._heartbeat.stop()
+        self._listener.stop()
         self._crew.close()
         self._heartbeat.join(2.0)
         if self._line is not None and self._worker_id is not None and not self._line.busy:
@@ -361,9 +363,9 @@ class Worker:
         self._hang_up()
         self._link.close()
 
-    def _post(self, message: object) -> None:
-        """Put a message into the loop; from any thread."""
-        self._inbox.append(message)
+    def _post(self, handler: Callable[..., None], *message: Any) -> None:
+        """Let the loop call `handler`; from any thread."""
+        self._inbox.append((handler, *message))
         with contextlib.suppress(BlockingIOError):  # it is ringing already
             self._bell.send(b"\0")
 
