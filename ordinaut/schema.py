@@ -43,7 +43,8 @@ _INCLUDE = re.compile(r"^\\ir (\S+)\s*$", re.MULTILINE)
 _NO_TRANSACTION = re.compile(r"^-- ordinaut: no transaction\s*$", re.MULTILINE)
 _CONCURRENTLY = re.compile(r"\bconcurrently\b", re.IGNORECASE)
 OLDEST_SERVER = 150000
-_DDL_LOCK_TIMEOUT = "5s"
+_DDL_LOCK_TIMEOUT = "500ms"  # everybody queues behind us for so long
+_PAUSE = 2.0  # between two attempts, for those who queued, seconds
 _LOCK_PATIENCE = 120.0  # how long an install tries to get its table locks, seconds
 
 _Connection = psycopg.Connection[Any]
@@ -161,14 +162,15 @@ def install(conn: _Connection, root: Path | None = None) -> list[Migration]:
             if alone is None:
                 return ran
             ran.append(_run_alone(conn, alone))
-        except errors.LockNotAvailable as e:
+        except (errors.LockNotAvailable, errors.DeadlockDetected) as e:
             # Our DDL queues for its lock and everybody queues behind us: give way, come back.
+            # And workers lock the tables in an order of their own.
             if time.monotonic() > deadline:
                 raise SchemaError(
                     f"the tables of Ordinaut stayed locked by other sessions: {sentence(e)}",
                     "End the transactions that hold them (pg_blocking_pids) and install again.",
                 ) from e
-            time.sleep(1)
+            time.sleep(_PAUSE)
         except errors.InsufficientPrivilege as e:
             raise SchemaError(
                 f"role {conn.info.user} may not install into database {conn.info.dbname}:"
@@ -305,7 +307,10 @@ def _load_code(conn: _Connection, root: Path | None) -> None:
         _run(conn, f"sql/{name}", text)
     now = (__version__, code_sha256(root), API)
     latest = "select version, sha256, api from ordinaut.loaded_code order by at desc limit 1"
-    if conn.execute(latest).fetchone() != now:
+    before = conn.execute(latest).fetchone()
+    if before is not None and before[2] != API:
+        conn.execute("update ordinaut.worker set is_stale = true")
+    if before != now:
         conn.execute(
             "insert into ordinaut.loaded_code (version, sha256, api, at)"
             " values (%s, %s, %s, statement_timestamp())",

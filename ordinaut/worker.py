@@ -79,6 +79,7 @@ class Worker:
         self._seen = 0.0  # clock() of the last proof that the database knows us
         self._former: bytes | None = None  # the id we had before we were fenced
 
+        self._skewed = False
         self._stops = 0
         self._obeyed = 0
         self._drain_until = float("inf")
@@ -107,7 +108,7 @@ class Worker:
                 for key, mask in self._selector.select(wait):
                     handler, arg = key.data
                     handler(arg, mask)
-            return 0
+            return EX_TEMPFAIL if self._skewed else 0
         finally:
             signal.set_wakeup_fd(-1)
             self._leave()
@@ -193,6 +194,10 @@ class Worker:
                     self._lose(row[1])
                 elif row[0] == b"cancel":
                     self._crew.cancel(row[2])
+                elif row[0] == b"skew" and not self._skewed:
+                    log.error("another version was installed: leaving, to be started anew")
+                    self._skewed = True
+                    self._stops += 1
         if work:
             self._crew.add([row[UNIT] for row in work])
             if self._crew.draining:
