@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 
 EX_TEMPFAIL = 75
 _PATIENCE = 15.0  # seconds for an answer before the connection counts as dead
+_HALF_NEW = ("0A", "42", "XX")  # classes of SQLSTATE: what cannot be, unless the catalog changed
+_UPGRADE = 6  # attempts, 3 s in all, before an exchange that cannot be is a bug
 _LAST_WORDS = 5.0  # seconds that a stop waits for a database that is away
 
 
@@ -228,6 +230,10 @@ class Worker:
                 raise exc.error
         elif db.is_gone(exc.error):
             self._lost(exc.error)
+        elif state[:2] in _HALF_NEW and self._backoff.failures < _UPGRADE:
+            # An install was committed while the call ran: old code met new tables, or new types.
+            self._again_at = time.monotonic() + self._backoff.next()
+            log.warning("exchange failed, trying again", extra={"error": sentence(exc.error)})
         else:
             raise exc.error
 

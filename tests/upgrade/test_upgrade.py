@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import signal
 import time
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -139,9 +140,9 @@ def test_an_installer_that_is_killed_leaves_nothing(
 
 def test_a_server_that_dies_below_an_install_forgets_it(private_pg, newer, installing, install):
     install(ROOT, private_pg.dsn)
-    with psycopg.connect(private_pg.dsn, autocommit=True) as db:
+    with closing(psycopg.connect(private_pg.dsn, autocommit=True)) as db:
         before = fingerprint(db)
-        with psycopg.connect(private_pg.dsn) as reader:
+        with closing(psycopg.connect(private_pg.dsn)) as reader:
             reader.execute("lock table ordinaut.step in row exclusive mode")
             broken = installing(newer, private_pg.dsn)
             wait_for(lambda: db.execute(BUSY).fetchone())
@@ -190,10 +191,10 @@ def test_an_install_behind_a_long_reader_stops_nobody_for_long(
 @pytest.mark.parametrize("state", ["40001", "40P01"])
 def test_a_transaction_that_failed_to_serialize_is_tried_again(worker, load, admin, state):
     admin.execute("create sequence ordinaut.unlucky")
-    # Every third statement; a sequence forgets nothing when its transaction is undone.
+    # One statement of seven; a sequence forgets nothing when its transaction is undone.
     admin.execute(
         "create function ordinaut.unlucky() returns trigger language plpgsql security definer as"
-        " $$ begin if nextval('ordinaut.unlucky') % 3 = 1 then"
+        " $$ begin if nextval('ordinaut.unlucky') % 7 = 1 then"
         f" raise exception 'unlucky' using errcode = '{state}'; end if;"
         " return null; end $$"
     )
