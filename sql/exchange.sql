@@ -194,7 +194,8 @@ begin
         select l.lease_id, u.work_id
         from ordinaut.lease as l
         cross join unnest(l.work) as u
-        where l.lease_id in (select m.lease_id from jsonb_to_recordset(p_notes) as m (lease_id uuid))
+        where l.lease_id in (
+          select m.lease_id from jsonb_to_recordset(p_notes) as m (lease_id uuid))
       )
       or ordinaut._settled_before(n.lease_id, n.work_id);
   end if;
