@@ -26,8 +26,8 @@ class _Text(logging.Formatter):
         fields = "".join(f" {k}={v}" for k, v in _fields(record).items() if v not in ("", None))
         line = f"{at} {record.levelname:<7} {_plain(record.getMessage() + fields)}"
         if record.exc_info:
-            told = _plain(self.formatException(record.exc_info), keep="\n")
-            line += "\n" + told.replace("\n", "\n    ")
+            told = _plain("\n" + self.formatException(record.exc_info), keep="\n")
+            line += told.replace("\n", "\n    ")
         return line
 
 

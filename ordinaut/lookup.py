@@ -3,7 +3,8 @@ Bounded evaluation of JMESPath: an expression cannot make more out of its input 
 
 `[@, @]`, piped into itself thirty times, is thirty lists in memory and a thousand million values
 when written; with a join or a flatten between, it is that many at once.  So no value on the way may
-hold more than LIMIT elements or characters, and what is written is measured first.
+hold more than LIMIT elements or characters, the way has an end, and what is written is measured
+first.
 
 Imported by the first lookup: jmespath costs more than the start of a child may.
 """
@@ -17,13 +18,14 @@ from jmespath.functions import Functions, signature
 from jmespath.visitor import Options, TreeInterpreter
 
 LIMIT = 1 << 20
+_STEPS = LIMIT  # nodes visited: about a second
 
 
 class TooMuch(JMESPathError):  # type: ignore[misc]
-    """A value on the way grew past every use."""
+    """A value on the way, or the way itself, grew past every use."""
 
     def __init__(self) -> None:
-        super().__init__(f"it makes more than {LIMIT} elements or characters of what it is given")
+        super().__init__("it makes too much of what it is given")
 
 
 def search(tree: Any, context: dict[str, Any]) -> Any:
@@ -55,9 +57,14 @@ def is_within(value: Any, limit: int = LIMIT) -> bool:
 
 
 class _Interpreter(TreeInterpreter):  # type: ignore[misc]  # jmespath has no types
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._left = _STEPS
+
     def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
+        self._left -= 1
         found = super().visit(node, *args, **kwargs)
-        if isinstance(found, list | str) and len(found) > LIMIT:
+        if self._left < 0 or (isinstance(found, list | str) and len(found) > LIMIT):
             raise TooMuch
         return found
 

@@ -19,7 +19,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from ordinaut import schema
+from ordinaut.testing.postgres import memory
 from tests import postgres
+from tests.loops.conftest import worker
+
+__all__ = ["worker"]
 
 ROOT = Path(__file__).parents[2]
 ROLES = (ROOT / "deploy/roles.sql").read_text()
@@ -55,9 +59,8 @@ class Town:
 @pytest.fixture(scope="session")
 def city(server: postgres.Server) -> Iterator[postgres.EmbeddedPostgres]:
     options = {"log_statement": "all", "log_min_duration_statement": "0", "autovacuum": "off"}
-    pg = postgres.EmbeddedPostgres(
-        None, server.bindir or postgres.find_bindir(), options, fsync=False
-    )
+    bindir = server.bindir or postgres.find_bindir()
+    pg = postgres.EmbeddedPostgres(None, bindir, options, fsync=False, scratch=memory())
     with pg, psycopg.connect(pg.dsn, autocommit=True) as dba:
         dba.execute(ROLES)
         for login, role in LOGINS.items():

@@ -180,7 +180,7 @@ def test_a_role_does_its_part_and_touches_no_table(
         "insert into ordinaut.run_log (event) values ('forged')",
         "drop view ordinaut.run cascade",
         "drop function ordinaut.now() cascade",
-        "create or replace function ordinaut.now() returns timestamptz language sql as 'select null'",
+        "create or replace function ordinaut.now() returns timestamptz language sql as 'select 1'",
         "create table ordinaut.mine (n int)",
         "drop schema ordinaut cascade",
         "set role ordinaut_owner",

@@ -8,6 +8,7 @@ arguments lies first in the caller's search_path.  A trap that runs raises ZZ999
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -96,43 +97,20 @@ create domain pg_temp.text as pg_catalog.text check (evil.boom() is null);
 create domain pg_temp.timestamptz as pg_catalog.text check (evil.boom() is null);
 create domain pg_temp.interval as pg_catalog.text check (evil.boom() is null);
 create type pg_temp.work_item as (work_id pg_catalog.int4);
-create function pg_temp.now() returns pg_catalog.timestamptz language sql as 'select evil.boom()::pg_catalog.timestamptz';
+create function pg_temp.now() returns pg_catalog.timestamptz language sql
+as 'select evil.boom()::pg_catalog.timestamptz';
 create function pg_temp._settle() returns pg_catalog.text language sql as 'select evil.boom()';
 """
 
-_WORK = "ordinaut.{} from ordinaut.lease_work('shade') as l"
-_STORY = [
-    ("producer", "select outcome from ordinaut.enqueue('echo', '{\"a\": 1}', p_key => 'k')"),
-    ("producer", "select outcome from ordinaut.enqueue('echo', p_idempotency_key => 'i', p_delay => '1 s', p_retry => '{\"base\": \"1 s\"}', p_timeout => '1 min')"),
-    ("producer", "select ordinaut.enqueue_many('[{}, {\"key\": \"k\"}, {\"idempotency_key\": \"j\"}]', 'echo')"),
-    ("producer", "select ordinaut.enqueue(p_pipeline => '[{\"id\": \"a\", \"uses\": \"echo\"}, {\"id\": \"b\", \"uses\": \"echo\", \"needs\": [\"a\"], \"with\": {\"x\": \"${steps.a}\"}}]')"),
-    ("producer", "select ordinaut.run_now('every')"),
-    ("producer", "select ordinaut.emit_event('topic', '{\"a\": 1}', 'key', 'once')"),
-    ("producer", "select ordinaut.list_runs(p_state => 'pending'), ordinaut.list_tasks(), ordinaut.list_steps(pg_catalog.gen_random_uuid())"),
-    ("producer", "select ordinaut.why('every'), ordinaut.preview('every'), ordinaut.forecast()"),
-    ("producer", "select ordinaut.get_stuck_runs(), ordinaut.get_error_statistics(), ordinaut.list_breakers()"),
-    ("worker", "select ordinaut.register_worker(pg_catalog.gen_random_uuid(), '{default}', '{echo}')"),
-    ("worker", "select ordinaut.tick(), ordinaut.reap(), ordinaut.prune()"),
-    ("worker", "select ordinaut.unplanned_tasks(), ordinaut.unpolled_conditions()"),
-    ("worker", "select ordinaut.complete_work(l.lease_id, l.work_id, '{\"b\": 2}') from ordinaut.lease_work('shade') as l"),
-    ("worker", "select ordinaut.fail_work(l.lease_id, l.work_id, 'broken') from ordinaut.lease_work('shade') as l"),
-    ("worker", "select ordinaut.release_work(l.lease_id) from ordinaut.lease_work('shade') as l"),
-    ("worker", "select ordinaut.snooze_work(l.lease_id, l.work_id, '1 s') from ordinaut.lease_work('shade') as l"),
-    ("worker", "select ordinaut.log_work(l.lease_id, l.work_id, 'log', '{}'), ordinaut.assert_lease(l.lease_id, l.work_id), ordinaut.heartbeat(l.lease_id) from ordinaut.lease_work('shade') as l"),
-    ("admin", "select ordinaut.create_task('cron', 'echo', p_schedule_kind => 'cron', p_schedule_expr => '0 9 * * 1-5', p_timezone => 'Europe/Berlin', p_overlap => 'skip')"),
-    ("admin", "select ordinaut.update_task('every', '{\"priority\": 2}'), ordinaut.pause_task('every')"),
-    ("admin", "select ordinaut.resume_task('every'), ordinaut.snooze_task('every', '1 h')"),
-    ("admin", "select ordinaut.set_calendar('c', '{\"weekly\": [{\"days\": \"SAT,SUN\"}]}')"),
-    ("admin", "select ordinaut.backfill('every', '2026-01-01', '2026-01-02')"),
-    ("admin", "select ordinaut.set_queue('q', 5, 5), ordinaut.pause_queue('q'), ordinaut.resume_queue('q')"),
-    ("admin", "select ordinaut.set_retry_policy('network', '{\"max_attempts\": 5}')"),
-    ("admin", "select ordinaut.set_breaker('b', '{http}'), ordinaut.open_breaker('b'), ordinaut.drop_breaker('b')"),
-    ("admin", "select ordinaut.cancel_runs(array[pg_catalog.gen_random_uuid()])"),
-    ("admin", "select ordinaut.retry_run(p_queue => 'default')"),
-    ("admin", "select ordinaut.cancel_task('cron')"),
-    ("viewer", "select ordinaut.get_run(pg_catalog.gen_random_uuid()), ordinaut.find_run('abcd'), ordinaut.run_tree(pg_catalog.gen_random_uuid())"),
-    ("viewer", "select ordinaut.classify_error('HTTP 503'), ordinaut.list_retry_policies(), ordinaut.zones_in_use()"),
-]  # fmt: skip
+
+def _read(name: str) -> list[list[str]]:
+    """Read lines of "login: statement"."""
+    lines = Path(__file__).with_name(name).read_text().splitlines()
+    return [line.split(": ", 1) for line in lines if not line.startswith("#")]
+
+
+_STORY = _read("story.txt")
+_LIFE = _read("life.txt")
 
 
 @pytest.fixture
@@ -142,7 +120,7 @@ def traps(town: Town) -> str:
     dba.execute(
         "do $$ begin create role rogue nologin; exception when duplicate_object then end $$"
     )
-    dba.execute(_TRAPS.replace("$TYPES", "'{%s}'::text[]" % ",".join(_TYPES)))
+    dba.execute(_TRAPS.replace("$TYPES", f"'{{{','.join(_TYPES)}}}'::text[]"))
     dba.execute("grant temporary on database town to public")
     town.login("admin").execute(
         "select ordinaut.create_task('every', 'echo', p_schedule_kind => 'interval',"
@@ -160,7 +138,7 @@ def _arm(town: Town, login: str, path: str) -> Conn:
         )
     ]
     conn = town.login(login)
-    conn.execute(_TEMPORARY.replace("$NAMES", "'{%s}'::pg_catalog.text[]" % ",".join(names)))
+    conn.execute(_TEMPORARY.replace("$NAMES", f"'{{{','.join(names)}}}'::pg_catalog.text[]"))
     conn.execute(f"set search_path = {path}")
     return conn
 
@@ -254,24 +232,8 @@ def _life(town: Town, settings: dict[str, str]) -> list[Any]:
     for conn in (producer, worker, admin):
         for name, value in settings.items():
             conn.execute("select set_config(%s, %s, false)", [name, value])
-    admin.execute(
-        "select ordinaut.create_task('t', 'echo', p_schedule_kind => 'interval', p_schedule_expr => '1 h', p_retry => '{\"base\": \"1 s\", \"jitter\": 0}')"
-    )
-    admin.execute(
-        "select ordinaut.create_task('c', 'echo', p_schedule_kind => 'cron', p_schedule_expr => '0 9 * * 1-5')"
-    )
-    admin.execute(
-        "select ordinaut.create_task('u', 'echo', p_schedule_kind => 'rrule', p_schedule_expr => 'FREQ=DAILY;BYHOUR=9')"
-    )
-    admin.execute("select ordinaut.set_calendar('x', '{\"dates\": [\"2026-12-25\"]}')")
-    producer.execute(
-        "select ordinaut.enqueue('echo', '{\"n\": 1}', p_key => 'k', p_retry => '{\"base\": \"1 s\"}')"
-    )
-    producer.execute("select ordinaut.enqueue('echo', '{\"n\": 2}', p_key => 'k', p_priority => 9)")
-    producer.execute("select ordinaut.run_now('t')")
-    producer.execute(
-        'select ordinaut.enqueue(p_pipeline => \'[{"id": "a", "uses": "echo"}, {"id": "b", "uses": "echo", "needs": ["a"], "with": {"x": "${steps.a}"}}]\')'
-    )
+    for login, statement in _LIFE:
+        (producer if login == "producer" else admin).execute(statement)
     came: list[Any] = []
     me = uuid4()
     worker.execute("select ordinaut.register_worker(%s, '{default}', '{echo}')", [me])
@@ -279,7 +241,8 @@ def _life(town: Town, settings: dict[str, str]) -> list[Any]:
     for outcome in outcomes:
         lease_id = uuid4()
         work = worker.execute(
-            "select work_id, step, payload - '{run,now}'::text[], attempt, priority from ordinaut.exchange(%s, 'default', %s, 1)"
+            "select work_id, step, payload - '{run,now}'::text[], attempt, priority"
+            " from ordinaut.exchange(%s, 'default', %s, 1)"
             " where kind = 'work'", [me, lease_id],
         ).fetchall()  # fmt: skip
         came.append([row[1:] for row in work])
@@ -297,7 +260,8 @@ def _life(town: Town, settings: dict[str, str]) -> list[Any]:
         " from ordinaut.task_run as r order by r.state, r.output::text, r.retry::text"
     ).fetchall()
     came += look.execute(
-        "select t.name, t.retry, t.schedule_expr, s.next_run > now() from ordinaut.task as t join ordinaut.task_schedule as s on s.task_id = t.task_id order by t.name"
+        "select t.name, t.retry, t.schedule_expr, t.next_run > now()"
+        " from ordinaut.task_status as t order by t.name"
     ).fetchall()
     came += look.execute(
         "select w.state, w.seen_at > now() - interval '1 min' from ordinaut.worker_status as w"
