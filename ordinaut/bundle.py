@@ -16,6 +16,7 @@ from ordinaut.schema import (
     BOOKS,
     ENSURE_PARTITIONS,
     OLDEST_SERVER,
+    SCHEMA,
     code,
     code_sha256,
     migrations,
@@ -53,7 +54,8 @@ def bundle(root: Path | None = None) -> str:
         "-- Generated from migrations/ and sql/; do not edit.  Upgrades: ordinaut install.\n",
         f"begin;\n{BEGIN}",
         _REFUSE_USED_DATABASE,
-        "create schema if not exists ordinaut;\n" + BOOKS,
+        SCHEMA,
+        BOOKS,
     ]
     for m in migrations(root):
         parts.append(f"-- migrations/{m.file}\n\n{quietly(m)}")

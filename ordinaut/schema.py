@@ -77,6 +77,44 @@ set local search_path = pg_catalog, pg_temp;
 select pg_advisory_xact_lock(hashtext('ordinaut.schema'));
 """
 
+# Functions run with their owner's rights, so that is ordinaut_owner, which can log in nowhere and
+# owns nothing else: a superuser that installs makes it.  What is installed keeps its owner, whoever
+# upgrades it.
+SCHEMA = """
+do $do$
+declare
+  v_there boolean := to_regnamespace('ordinaut') is not null;
+  v_owner oid := (select n.nspowner from pg_namespace as n where n.nspname = 'ordinaut');
+begin
+  if not v_there then
+    if (select r.rolsuper from pg_roles as r where r.rolname = current_user) then
+      begin
+        create role ordinaut_owner nologin;
+      exception
+        -- It is there, or another database of this cluster installs at the same moment.
+        when duplicate_object or unique_violation then null;
+      end;
+    end if;
+    select r.oid into v_owner from pg_roles as r where r.rolname = 'ordinaut_owner';
+  end if;
+  if v_owner is null or not pg_has_role(current_user, v_owner,
+    case when current_setting('server_version_num')::integer < 160000 then 'member' else 'set' end)
+  then
+    v_owner := (select r.oid from pg_roles as r where r.rolname = current_user);
+  end if;
+  -- The right to create it may be the installer's or the owner's.
+  if not v_there and has_database_privilege(current_database(), 'create') then
+    execute format('create schema ordinaut authorization %I', pg_get_userbyid(v_owner));
+    v_there := true;
+  end if;
+  perform set_config('role', pg_get_userbyid(v_owner), true);
+  if not v_there then
+    create schema ordinaut;
+  end if;
+end
+$do$;
+"""
+
 ENSURE_PARTITIONS = """
 do $do$
 begin
@@ -144,6 +182,9 @@ def install(conn: _Connection, root: Path | None = None) -> list[Migration]:
 
     Idempotent.  The connection must have no transaction open.
 
+    Needs the right to create a schema in the database the first time, and to become the owner of
+    the schema later; no superuser.
+
     Raises:
         MigrationEdited: before anything changed.
         VersionSkew: the database is newer than this package; nothing changed.
@@ -209,12 +250,11 @@ def _install(conn: _Connection, root: Path | None, ran: list[Migration]) -> Migr
     # After the lock we must see what the install before us has committed.
     conn.execute("set transaction isolation level read committed")
     conn.execute(BEGIN)
+    conn.execute(SCHEMA)
     pending, fresh = _pending(conn, root)
     if not fresh:
         _refuse_pooler(conn, [m for m in pending if m.alone])
     conn.execute(f"set local lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
-    if fresh and not _one(conn, "select to_regnamespace('ordinaut') is not null"):
-        conn.execute("create schema ordinaut")
     conn.execute(BOOKS)
     done: list[Migration] = []
     for m in pending:
@@ -352,6 +392,10 @@ def _run_alone(conn: _Connection, m: Migration) -> Migration:
     try:
         conn.execute("set lock_timeout = 0")
         conn.execute("select pg_advisory_lock(hashtext('ordinaut.schema'))")
+        conn.execute(
+            "select set_config('role', pg_get_userbyid(n.nspowner), false) from pg_namespace as n"
+            " where n.nspname = 'ordinaut' and pg_has_role(current_user, n.nspowner, 'member')"
+        )
         try:
             done = "select from ordinaut.schema_migration as m where m.version = %s"
             if conn.execute(done, [m.version]).fetchone() is None:
@@ -362,6 +406,7 @@ def _run_alone(conn: _Connection, m: Migration) -> Migration:
         finally:
             conn.execute("select pg_advisory_unlock(hashtext('ordinaut.schema'))")
             conn.execute("reset lock_timeout")
+            conn.execute("reset role")
     finally:
         conn.autocommit = was
     return m
