@@ -219,9 +219,9 @@ class Worker:
         elif state in ("40001", "40P01", "55P03", "57014") or state.startswith("53"):
             self._again_at = time.monotonic() + self._backoff.next()
             if self._backoff.failures == 3:
-                log.warning("exchange is refused", extra={"error": str(exc)})
+                log.warning("exchange is refused", extra={"error": sentence(exc)})
         elif state[:2] in ("22", "23", "54"):
-            log.warning("exchange is unstorable", extra={"error": str(exc)})
+            log.warning("exchange is unstorable", extra={"error": sentence(exc)})
             if not call.careful:
                 self._call = call.carefully()
             elif call.notes is not None:
@@ -267,7 +267,7 @@ class Worker:
                 raise exc
             self._again_at = time.monotonic() + self._backoff.next()
             if self._backoff.failures == 1:
-                log.warning("no database", extra={"error": str(exc).strip()})
+                log.warning("no database", extra={"error": sentence(exc)})
             return
         assert line is not None and worker_id is not None
         if self._backoff.failures:
@@ -289,7 +289,7 @@ class Worker:
         """Drop the connection; results and the unanswered call wait for the next one."""
         self._hang_up()
         self._again_at = time.monotonic() + self._backoff.next()
-        log.warning("database lost", extra={"error": str(exc).strip()})
+        log.warning("database lost", extra={"error": sentence(exc)})
 
     def _hang_up(self) -> None:
         if self._line is not None:
@@ -370,7 +370,7 @@ class Worker:
                 self._line.deregister(uuid.UUID(bytes=self._worker_id))
                 self._link.tell("worker -")
             except psycopg.Error as exc:
-                log.warning("left without a word", extra={"error": str(exc).strip()})
+                log.warning("left without a word", extra={"error": sentence(exc)})
         self._hang_up()
         self._link.close()
 
@@ -396,7 +396,7 @@ def run_worker(config: WorkerConfig, link: Link | None = None) -> int:
         config.check()
         return Worker(config, link or Link(None)).run()
     except VersionSkew as exc:
-        log.error("version skew", extra={"error": str(exc).strip()})
+        log.error("version skew", extra={"error": sentence(exc)})
         return EX_TEMPFAIL
     except errors.InvalidParameterValue as exc:
         what, hint = sentence(exc), exc.diag.message_hint or ""
