@@ -5,6 +5,7 @@ whatever the pooler does, and with `listen_dsn` it is woken all the same.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -20,12 +21,14 @@ from ordinaut import Ordinaut, calls, schema
 from ordinaut import db as database
 from ordinaut.scheduler import Scheduler, SchedulerConfig
 from tests.loops.conftest import ROOT, wait_for
-from tests.pooler import Pooler
+from tests.pooler import Pooler, find
 from tests.postgres import find_bindir
 
 
 @pytest.fixture
 def make_pooler(server):
+    if find() is None and "CI" not in os.environ:
+        pytest.skip("no pgbouncer: apt-get install pgbouncer")
     with ExitStack() as keep:
 
         def make(mode="transaction", **options):

@@ -198,7 +198,7 @@ def test_an_install_behind_a_long_reader_stops_nobody_for_long(
 @pytest.mark.parametrize("state", ["40001", "40P01"])
 def test_a_transaction_that_failed_to_serialize_is_tried_again(worker, load, admin, state):
     admin.execute("create sequence ordinaut.unlucky")
-    # One statement of three, thirteen times; a sequence forgets nothing when its transaction is undone.
+    # One statement of three, thirteen times; a sequence forgets nothing at a rollback.
     admin.execute(
         "create function ordinaut.unlucky() returns trigger language plpgsql security definer as"
         " $$ declare v bigint := nextval('ordinaut.unlucky');"
