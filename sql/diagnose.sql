@@ -42,8 +42,9 @@ declare
 begin
   perform ordinaut._check_span('patience', coalesce(p_patience, '-1 s'), '10 ms', '10 years');
   foreach v_check in array array[
-    'server', 'clock', 'workers', 'queues', 'schedules', 'trouble', 'locks', 'horizon', 'notify',
-    'connections', 'tables', 'catalog'
+    -- Causes first: what is late further down may be late for them.
+    'server', 'clock', 'locks', 'horizon', 'notify', 'connections', 'tables', 'catalog', 'workers',
+    'queues', 'schedules', 'trouble'
   ] loop
     begin
       return query execute format(

@@ -21,33 +21,6 @@ $fn$;
 
 comment on function ordinaut._scheduler_said() is 'Which schedulers are connected, in words.';
 
-create or replace function ordinaut._diagnose_clock(
-  p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
-)
-returns table (problem text, severity text, subject text, detail text, since timestamptz,
-  evidence jsonb, act text)
-language sql
-stable
-as $fn$
-  select
-    'clock_stepped_back', 'critical', 'server clock',
-    format('the server''s clock reads %s less than it did: what was stamped since is not due yet, '
-      'and the dead seem alive', ordinaut._lasting(t.high - p_now)),
-    null::timestamptz, jsonb_build_object('now', p_now, 'highest', t.high),
-    'keep the clock of the server by NTP; the next reap() repairs what is queued'
-  from (
-    select greatest(
-      (select e.clock_high from ordinaut.server_epoch as e),
-      (select max(w.seen_at) from ordinaut.worker as w))
-  ) as t (high)
-  where t.high > p_now + interval '1 s';
-$fn$;
-
-comment on function ordinaut._diagnose_clock(timestamptz, interval, boolean) is
-  'diagnose(): whether the server''s clock stepped back.';
-
 create or replace function ordinaut._diagnose_workers(
   p_now      timestamptz,
   p_patience interval,
