@@ -101,7 +101,8 @@ begin
     from pg_stat_activity as s
     where
       s.pid <> pg_backend_pid()
-      and s.backend_type not in ('autovacuum worker', 'walsender')
+      -- Hidden from who may not see: taken for a client.
+      and coalesce(s.backend_type, '') not in ('autovacuum worker', 'walsender')
       and (s.backend_xid is not null
         or s.backend_xmin is not null and s.datname = current_database())
       -- The horizon does not wait for a vacuum.
@@ -196,7 +197,11 @@ as $fn$
     where l.pid is distinct from pg_backend_pid()
   ),
   waiting as materialized (
-    select l.pid, l.mode, l.relname, l.waitstart, pg_blocking_pids(l.pid) as blockers
+    select l.pid, l.mode, l.waitstart, pg_blocking_pids(l.pid) as blockers,
+      -- A wait for a transaction holds the row that it is about.
+      coalesce(l.relname, (
+        select min(o.relname) from locks as o where o.pid = l.pid and o.locktype = 'tuple'
+      )) as relname
     from locks as l
     where
       not l.granted
@@ -216,6 +221,7 @@ as $fn$
     left join pg_prepared_xacts as p on l.virtualtransaction = '-1/' || p.transaction
     where
       l.granted
+      and l.locktype = 'relation'
       and l.relname is not null
       and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
       and coalesce(a.xact_start, p.prepared) < p_now - least(p_patience, interval '1 s')
@@ -226,7 +232,9 @@ as $fn$
       (
         select jsonb_agg(jsonb_build_object('table', h.relname, 'mode', h.mode) order by h.relname)
         from locks as h
-        where h.granted and coalesce(h.pid, 0) = c.pid and h.relname !~ '_(idx|pk|key)$'
+        where
+          h.granted and h.locktype = 'relation' and coalesce(h.pid, 0) = c.pid
+          and h.relname !~ '_(idx|pk|key)$'
           and h.mode not in ('AccessShareLock', 'RowShareLock')
       ) as held,
       (
@@ -336,7 +344,7 @@ as $fn$
   with client as materialized (
     select coalesce(nullif(a.application_name, ''), a.usename, 'unnamed') as name
     from pg_stat_activity as a
-    where a.backend_type = 'client backend'
+    where coalesce(a.backend_type, 'client backend') = 'client backend'
   ),
   used as (
     select

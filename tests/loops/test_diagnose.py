@@ -61,11 +61,19 @@ def open_(pg: EmbeddedPostgres) -> Iterator[Callable[..., psycopg.Connection[Any
     with contextlib.ExitStack() as opened:
 
         def make(name: str, dsn: str = pg.dsn, **given: Any) -> psycopg.Connection[Any]:
+            # A test that fails must not wait for what it blocks.
+            given["options"] = "-c statement_timeout=15s"
             conn = psycopg.connect(dsn, application_name=name, **given)
             opened.callback(conn.close)
             return conn
 
         yield make
+
+
+def start(call: Callable[..., Any], *args: Any) -> threading.Thread:
+    thread = threading.Thread(target=call, args=args, daemon=True)
+    thread.start()
+    return thread
 
 
 def found(conn: psycopg.Connection[Any], problem: str, patience: str = SOON) -> list[Problem]:
@@ -119,8 +127,9 @@ def test_a_writer_in_another_database_holds_it_too_and_a_reader_does_not(pg, adm
 
 
 def test_a_prepared_transaction(admin, open_):
+    calls.pause_queue(admin, "q")
     culprit = open_("two phases")
-    culprit.execute("select ordinaut.pause_queue('q')")
+    culprit.execute("select ordinaut.pause_queue('q', 'again')")
     culprit.execute("prepare transaction 'orphan'")
 
     told = soon(admin, "xmin_prepared")
@@ -128,12 +137,13 @@ def test_a_prepared_transaction(admin, open_):
     assert told.subject == "prepared transaction orphan" and told.severity == "critical"
     assert "rollback prepared 'orphan'" in told.act
     waiter = open_("operator")
-    thread = threading.Thread(target=calls.resume_queue, args=[waiter, "q"])
-    thread.start()
-    lock = soon(admin, "lock_held")
-    assert "prepared transaction orphan" in lock.detail and "1 wait for it" in lock.detail
-    culprit.rollback()
-    admin.execute("rollback prepared 'orphan'")
+    thread = start(calls.resume_queue, waiter, "q")
+    try:
+        lock = soon(admin, "lock_held")
+        assert "prepared transaction orphan" in lock.detail and "1 wait for it" in lock.detail
+        assert lock.evidence["waiters"][0]["table"] == "queue"
+    finally:
+        admin.execute("rollback prepared 'orphan'")
     thread.join()
 
 
@@ -145,8 +155,7 @@ def test_who_locks_a_table_and_who_waits(admin, open_):
     assert told.subject == f"pid {culprit.info.backend_pid}" and told.severity == "critical"
     assert "AccessExclusive on due_work; nobody waits" in told.detail
     waiter = open_("producer")
-    thread = threading.Thread(target=calls.enqueue, args=[waiter, "echo"])
-    thread.start()
+    thread = start(calls.enqueue, waiter, "echo")
     wait_for(lambda: "1 wait for it" in soon(admin, "lock_held").detail)
     [told] = soon(admin, "lock_held").evidence["waiters"]
     assert told["application_name"] == "producer" and told["table"] == "due_work"
@@ -209,16 +218,15 @@ def test_connections_that_run_out(admin, open_):
 def test_commits_that_wait_for_a_standby_that_is_not_there(admin, open_):
     admin.execute("alter system set synchronous_standby_names = 'nowhere'")
     admin.execute("select pg_reload_conf()")
-    wait_for(lambda: "no_sync_standby" in names(admin))
-    stuck = open_("committer", autocommit=True)
-    thread = threading.Thread(target=calls.pause_queue, args=[stuck, "q"])
-    thread.start()
-
-    told = soon(admin, "commits_hang")
-
-    assert told.evidence["pids"] == [stuck.info.backend_pid]
-    admin.execute("alter system reset synchronous_standby_names")
-    admin.execute("select pg_reload_conf()")
+    try:
+        wait_for(lambda: "no_sync_standby" in names(admin))
+        stuck = open_("committer", autocommit=True)
+        thread = start(calls.pause_queue, stuck, "q")
+        told = soon(admin, "commits_hang")
+        assert told.evidence["pids"] == [stuck.info.backend_pid]
+    finally:
+        admin.execute("alter system reset synchronous_standby_names")
+        admin.execute("select pg_reload_conf()")
     thread.join()
     wait_for(lambda: "no_sync_standby" not in names(admin))
 
@@ -271,7 +279,7 @@ def test_an_owner_without_rights_says_what_it_cannot_see(pg, admin, open_):
     admin.execute("create role modest login createrole")
     admin.execute("create database modest owner modest")
     owner = open_("owner", make_conninfo(pg.dsn_of("modest"), user="modest"), autocommit=True)
-    calls_to_install(make_conninfo(pg.dsn_of("modest"), user="modest"))
+    postgres.install(make_conninfo(pg.dsn_of("modest"), user="modest"))
     culprit = open_("hidden", pg.dsn_of("modest"))
     culprit.execute("select pg_current_xact_id()")
 
@@ -285,10 +293,6 @@ def test_an_owner_without_rights_says_what_it_cannot_see(pg, admin, open_):
     admin.execute("grant pg_read_all_stats to modest")
     assert soon(owner, "xmin_held").evidence["statement"].startswith("select pg_current")
     assert not found(owner, "blind")
-
-
-def calls_to_install(dsn: str) -> None:
-    postgres.install(dsn)
 
 
 def test_a_worker_that_was_killed_with_all_its_processes(db, worker, enqueue, witness):
@@ -347,4 +351,4 @@ def test_a_busy_system_is_well_and_a_scheduler_that_hangs_is_named(
     scheduler.kill()
     scheduler.wait()
     wait_for(lambda: "no scheduler is connected" in soon(admin, "not_ticked").detail)
-    assert invoke(["diagnose", "--dsn", pg.dsn, "--patience", "1 s"]) == 1
+    assert invoke(["diagnose", "--dsn", pg.dsn, "--patience", SOON]) == 1
