@@ -196,6 +196,12 @@ as $fn$
       and l.database = (select d.oid from pg_database as d where d.datname = current_database())
     where l.pid is distinct from pg_backend_pid()
   ),
+  prepared as (
+    -- A prepared transaction has no pid, and keeps the number that its session had.
+    select p.gid, p.owner, p.prepared, x.virtualtransaction
+    from pg_prepared_xacts as p
+    join locks as x on x.pid is null and x.transactionid = p.transaction and x.granted
+  ),
   waiting as materialized (
     select l.pid, l.mode, l.waitstart, pg_blocking_pids(l.pid) as blockers,
       -- A wait for a transaction holds the row that it is about.
@@ -218,7 +224,7 @@ as $fn$
     select coalesce(l.pid, 0)
     from locks as l
     left join pg_stat_activity as a on a.pid = l.pid
-    left join pg_prepared_xacts as p on l.virtualtransaction = '-1/' || p.transaction
+    left join prepared as p on l.pid is null and p.virtualtransaction = l.virtualtransaction
     where
       l.granted
       and l.locktype = 'relation'
@@ -239,10 +245,12 @@ as $fn$
       ) as held,
       (
         select jsonb_agg(jsonb_build_object('gid', p.gid, 'user', p.owner, 'since', p.prepared))
-        from pg_prepared_xacts as p
+        from prepared as p
         where c.pid = 0 and exists (
           select from locks as h
-          where h.relname is not null and h.virtualtransaction = '-1/' || p.transaction)
+          where
+            h.pid is null and h.relname is not null
+            and h.virtualtransaction = p.virtualtransaction)
       ) as prepared,
       (
         select jsonb_agg(ordinaut._session(w.pid, p_full) - 'backend_type'

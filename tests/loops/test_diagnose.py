@@ -242,7 +242,17 @@ def test_durability_that_was_turned_off(admin, open_):
 
 def test_a_standby_that_was_reached_and_its_slot(pg, admin, tmp_path, capsys, monkeypatch):
     home = pg.data_dir.parent / f"{pg.data_dir.name}-standby"
-    copy = [pg.bindir / "pg_basebackup", "-d", pg.dsn, "-D", home / "pg", "-c", "fast", "-X", "stream"]
+    copy = [
+        pg.bindir / "pg_basebackup",
+        "-d",
+        pg.dsn,
+        "-D",
+        home / "pg",
+        "-c",
+        "fast",
+        "-X",
+        "stream",
+    ]
     home.mkdir(mode=0o700)
     try:
         subprocess.run([*copy, "-R", "-C", "-S", "far"], check=True, capture_output=True)
@@ -251,8 +261,11 @@ def test_a_standby_that_was_reached_and_its_slot(pg, admin, tmp_path, capsys, mo
             with psycopg.connect(standby.dsn) as reader:
                 reader.execute("set transaction isolation level repeatable read")
                 reader.execute("select 1")
-                wait_for(lambda: admin.execute(
-                    "select xmin from pg_replication_slots where xmin is not null").fetchall())
+                wait_for(
+                    lambda: admin.execute(
+                        "select xmin from pg_replication_slots where xmin is not null"
+                    ).fetchall()
+                )
                 told = {p.problem for p in calls.diagnose(reader)}
                 assert "standby" in told and "not_looked_at" not in told
                 for _ in range(150):
@@ -264,13 +277,15 @@ def test_a_standby_that_was_reached_and_its_slot(pg, admin, tmp_path, capsys, mo
             assert invoke(["doctor", "--json", "--dsn", standby.dsn]) == 1
             [database] = json.loads(capsys.readouterr().out)["findings"]
             assert "this is a standby" in database["act"]
-        told = wait_for(lambda: [
-            p for p in found(admin, "xmin_slot") if "not connected" in p.detail])
+        told = wait_for(
+            lambda: [p for p in found(admin, "xmin_slot") if "not connected" in p.detail]
+        )
         assert "pg_drop_replication_slot('far')" in told[0].act
     finally:
         shutil.rmtree(home, ignore_errors=True)
-        wait_for(lambda: not admin.execute(
-            "select from pg_replication_slots where active").fetchall())
+        wait_for(
+            lambda: not admin.execute("select from pg_replication_slots where active").fetchall()
+        )
         admin.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots")
     assert "xmin_slot" not in names(admin, SOON)
 
@@ -336,7 +351,9 @@ def test_a_busy_system_is_well_and_a_scheduler_that_hangs_is_named(
     calls.create_task(admin, "c", "echo", schedule_kind="cron", schedule_expr="* * * * * *")
 
     def ended(at_least: int) -> bool:
-        return admin.execute("select count(*) > %s from ordinaut.task_run", [at_least]).fetchone()[0]
+        return admin.execute("select count(*) > %s from ordinaut.task_run", [at_least]).fetchone()[
+            0
+        ]
 
     for n in range(5):
         calls.enqueue_many(admin, [{"tool": "echo"}] * 500)
