@@ -41,24 +41,25 @@ declare
   v_check text;
 begin
   perform ordinaut._check_span('patience', coalesce(p_patience, '-1 s'), '10 ms', '10 years');
+  -- $1: now, $2: patience, $3: whether statements may be shown.
   foreach v_check in array array[
     -- Causes first: what is late further down may be late for them.
-    'server', 'clock', 'locks', 'horizon', 'notify', 'connections', 'tables', 'catalog', 'workers',
-    'queues', 'schedules', 'trouble'
+    'server()', 'clock($1)', 'locks($1, $2, $3)', 'horizon($1, $2, $3)', 'notify($3)',
+    'connections($1, $2)', 'tables($1, $2)', 'catalog($1)', 'workers($1, $2)', 'queues($1, $2)',
+    'schedules($1, $2)', 'trouble($1, $2)'
   ] loop
     begin
-      return query execute format(
-        'select d.* from ordinaut.%I($1, $2, $3) as d', '_diagnose_' || v_check)
+      return query execute 'select d.* from ordinaut._diagnose_' || v_check || ' as d'
       using v_now, p_patience, v_full;
       if not found and p_all then
         return query
-        select v_check, 'ok', null::text, 'nothing is wrong', null::timestamptz, null::jsonb,
+        select split_part(v_check, '(', 1), 'ok', null::text, 'nothing is wrong', null::timestamptz, null::jsonb,
           null::text;
       end if;
     exception
       when others then
         return query
-        select 'not_looked_at', 'warning', v_check, sqlerrm, null::timestamptz,
+        select 'not_looked_at', 'warning', split_part(v_check, '(', 1), sqlerrm, null::timestamptz,
           jsonb_build_object('sqlstate', sqlstate),
           case sqlstate
             when '55P03' then 'somebody locks what it reads: look for lock_held'

@@ -23,8 +23,7 @@ comment on function ordinaut._scheduler_said() is 'Which schedulers are connecte
 
 create or replace function ordinaut._diagnose_workers(
   p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
+  p_patience interval
 )
 returns table (problem text, severity text, subject text, detail text, since timestamptz,
   evidence jsonb, act text)
@@ -85,13 +84,12 @@ as $fn$
   having count(*) > 0;
 $fn$;
 
-comment on function ordinaut._diagnose_workers(timestamptz, interval, boolean) is
+comment on function ordinaut._diagnose_workers(timestamptz, interval) is
   'diagnose(): workers that are silent or of another version, and leases of the dead.';
 
 create or replace function ordinaut._diagnose_queues(
   p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
+  p_patience interval
 )
 returns table (problem text, severity text, subject text, detail text, since timestamptz,
   evidence jsonb, act text)
@@ -214,14 +212,13 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._diagnose_queues(timestamptz, interval, boolean) is
+comment on function ordinaut._diagnose_queues(timestamptz, interval) is
   'diagnose(): queues with work that is late and why() it is, 20 at most, and tools that no '
   'worker has.';
 
 create or replace function ordinaut._diagnose_schedules(
   p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
+  p_patience interval
 )
 returns table (problem text, severity text, subject text, detail text, since timestamptz,
   evidence jsonb, act text)
@@ -302,13 +299,12 @@ as $fn$
   from grouped as g;
 $fn$;
 
-comment on function ordinaut._diagnose_schedules(timestamptz, interval, boolean) is
+comment on function ordinaut._diagnose_schedules(timestamptz, interval) is
   'diagnose(): what schedulers should have done by now.';
 
 create or replace function ordinaut._diagnose_trouble(
   p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
+  p_patience interval
 )
 returns table (problem text, severity text, subject text, detail text, since timestamptz,
   evidence jsonb, act text)
@@ -321,8 +317,8 @@ as $fn$
       format('it does not fire any more: %s', coalesce(t.status_note, 'no reason is noted')),
       t.status_at, jsonb_build_object('task_id', t.task_id, 'by', t.status_by,
         'invalid_tasks', count(*) over ()),
-      format('select ordinaut.update_task(%L, …) with what works makes it active; cancel_task ends '
-        'it', t.namespace || '/' || t.name)
+      format('update_task(%L, …) with what works makes it active; cancel_task() ends it',
+        t.namespace || '/' || t.name)
     from ordinaut.task as t
     where t.status = 'invalid'
     order by t.status_at desc
@@ -371,6 +367,6 @@ as $fn$
   );
 $fn$;
 
-comment on function ordinaut._diagnose_trouble(timestamptz, interval, boolean) is
+comment on function ordinaut._diagnose_trouble(timestamptz, interval) is
   'diagnose(): invalid tasks, conditions that fail, breakers that stay open, runs that do not '
   'end.';

@@ -4,11 +4,7 @@
  * only, so that it costs the same with a small history and a large one.
  */
 
-create or replace function ordinaut._diagnose_server(
-  p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
-)
+create or replace function ordinaut._diagnose_server()
 returns table (problem text, severity text, subject text, detail text, since timestamptz,
   evidence jsonb, act text)
 language plpgsql
@@ -74,15 +70,11 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._diagnose_server(timestamptz, interval, boolean) is
+comment on function ordinaut._diagnose_server() is
   'diagnose(): a server that is a standby or read-only, durability that was turned off, a '
   'synchronous standby that is missing.';
 
-create or replace function ordinaut._diagnose_clock(
-  p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
-)
+create or replace function ordinaut._diagnose_clock(p_now timestamptz)
 returns table (problem text, severity text, subject text, detail text, since timestamptz,
   evidence jsonb, act text)
 language sql
@@ -102,15 +94,77 @@ as $fn$
   where t.high > p_now + interval '1 s';
 $fn$;
 
-comment on function ordinaut._diagnose_clock(timestamptz, interval, boolean) is
+comment on function ordinaut._diagnose_clock(timestamptz) is
   'diagnose(): whether the server''s clock stepped back.';
+
+create or replace function ordinaut._diagnose_connections(
+  p_now      timestamptz,
+  p_patience interval
+)
+returns table (problem text, severity text, subject text, detail text, since timestamptz,
+  evidence jsonb, act text)
+language sql
+stable
+as $fn$
+  with client as materialized (
+    select coalesce(nullif(a.application_name, ''), a.usename, 'unnamed') as name
+    from pg_stat_activity as a
+    where coalesce(a.backend_type, 'client backend') = 'client backend'
+  ),
+  used as (
+    select
+      count(*) as n,
+      current_setting('max_connections')::integer
+        - current_setting('superuser_reserved_connections')::integer as most
+    from client as c
+  )
+  select
+    'connections', case when u.n >= 0.95 * u.most then 'critical' else 'warning' end,
+    (g.names ->> 0), format('%s of %s connections are taken: %s', u.n, u.most, g.said),
+    null::timestamptz, jsonb_build_object('used', u.n, 'max', u.most, 'by', g.names),
+    'fewer connections for those named, or a pooler before them; few workers with a larger '
+    'concurrency take fewer than many'
+  from used as u
+  cross join lateral (
+    select jsonb_agg(t.name order by t.n desc) as names,
+      string_agg(format('%s by %s', t.n, t.name), ', ' order by t.n desc) as said
+    from (
+      select c.name, count(*) as n from client as c group by c.name order by 2 desc limit 5
+    ) as t
+  ) as g
+  where u.n >= 0.85 * u.most
+  union all
+  -- Sessions that we may not look into could be the culprits of everything above.
+  select
+    'blind', 'info', current_user::text,
+    format('%s, who owns Ordinaut, may not see what %s sessions of other roles do', current_user,
+      count(*)),
+    null, jsonb_build_object('sessions', count(*)),
+    format('grant pg_read_all_stats to %I', current_user)
+  from pg_stat_activity as a
+  where a.query = '<insufficient privilege>' and a.datname = current_database()
+  having count(*) > 0
+  union all
+  select 'commits_hang', 'critical', 'synchronous standby',
+    format('%s sessions wait for a synchronous standby, the first for %s: what they committed is '
+      'not confirmed', count(*), ordinaut._lasting(p_now - min(a.state_change))),
+    min(a.state_change), jsonb_build_object('pids', jsonb_agg(a.pid),
+      'synchronous_standby_names', current_setting('synchronous_standby_names')),
+    'start the standby that synchronous_standby_names asks for, or take it out of there'
+  from pg_stat_activity as a
+  where a.wait_event = 'SyncRep' and a.state_change < p_now - least(p_patience, interval '10 s')
+  having count(*) > 0;
+$fn$;
+
+comment on function ordinaut._diagnose_connections(timestamptz, interval) is
+  'diagnose(): whether connections run out, and whose they are; commits that wait for a standby; '
+  'and whether the owner may see what sessions do.';
 
 /* A table's bound is ten times the dead rows at which autovacuum is to come, and three of the
    minutes that it sleeps: a busy queue passes the first in between, and a healthy one not both. */
 create or replace function ordinaut._diagnose_tables(
   p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
+  p_patience interval
 )
 returns table (problem text, severity text, subject text, detail text, since timestamptz,
   evidence jsonb, act text)
@@ -128,7 +182,8 @@ begin
 
   return query
   with rel as materialized (
-    select c.oid, c.relname::text as name, coalesce((o.value ->> 'autovacuum_enabled')::boolean, true) as is_on,
+    select c.oid, c.relname::text as name,
+      coalesce((o.value ->> 'autovacuum_enabled')::boolean, true) as is_on,
       coalesce(o.value ->> 'autovacuum_vacuum_threshold',
           current_setting('autovacuum_vacuum_threshold'))::numeric
         + coalesce(o.value ->> 'autovacuum_vacuum_scale_factor',
@@ -213,15 +268,11 @@ begin
 end
 $fn$;
 
-comment on function ordinaut._diagnose_tables(timestamptz, interval, boolean) is
+comment on function ordinaut._diagnose_tables(timestamptz, interval) is
   'diagnose(): tables past their bound of dead rows or of size, autovacuum that is off, and '
   'transaction ids that run out.';
 
-create or replace function ordinaut._diagnose_catalog(
-  p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
-)
+create or replace function ordinaut._diagnose_catalog(p_now timestamptz)
 returns table (problem text, severity text, subject text, detail text, since timestamptz,
   evidence jsonb, act text)
 language sql
@@ -266,6 +317,6 @@ as $fn$
   where g.tgenabled not in ('O', 'A') and g.tgparentid = 0;
 $fn$;
 
-comment on function ordinaut._diagnose_catalog(timestamptz, interval, boolean) is
+comment on function ordinaut._diagnose_catalog(timestamptz) is
   'diagnose(): partitions that are missing, and tables, indexes and triggers that somebody '
   'changed.';

@@ -1,6 +1,6 @@
 /*
  * Sessions that harm the engine, by name: who holds back vacuum, who holds what others wait for,
- * who fills the NOTIFY queue, who takes the connections.
+ * who fills the NOTIFY queue.
  *
  * PostgreSQL shows statement, state and age of other roles' sessions to members of
  * pg_read_all_stats only.  These functions run as the owner of the schema: what it may not see is
@@ -86,7 +86,8 @@ begin
 
   return query
   select
-    'xmin_held', case when a.xact_start < p_now - 60 * p_patience then 'critical' else v_severity end,
+    'xmin_held',
+    case when a.xact_start < p_now - 60 * p_patience then 'critical' else v_severity end,
     'pid ' || a.pid,
     format('%s has had a transaction open for %s: %s', ordinaut._session_said(n.session),
       coalesce(ordinaut._lasting(p_now - a.xact_start), a.xids || ' transactions'), v_said),
@@ -301,11 +302,7 @@ $fn$;
 comment on function ordinaut._diagnose_locks(timestamptz, interval, boolean) is
   'diagnose(): who holds locks on the tables of the engine that others wait for, or will.';
 
-create or replace function ordinaut._diagnose_notify(
-  p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
-)
+create or replace function ordinaut._diagnose_notify(p_full boolean)
 returns table (problem text, severity text, subject text, detail text, since timestamptz,
   evidence jsonb, act text)
 language sql
@@ -336,69 +333,5 @@ as $fn$
   where u.used > 0.005;
 $fn$;
 
-comment on function ordinaut._diagnose_notify(timestamptz, interval, boolean) is
+comment on function ordinaut._diagnose_notify(boolean) is
   'diagnose(): whether the NOTIFY queue fills up, and who does not read it.';
-
-create or replace function ordinaut._diagnose_connections(
-  p_now      timestamptz,
-  p_patience interval,
-  p_full     boolean
-)
-returns table (problem text, severity text, subject text, detail text, since timestamptz,
-  evidence jsonb, act text)
-language sql
-stable
-as $fn$
-  with client as materialized (
-    select coalesce(nullif(a.application_name, ''), a.usename, 'unnamed') as name
-    from pg_stat_activity as a
-    where coalesce(a.backend_type, 'client backend') = 'client backend'
-  ),
-  used as (
-    select
-      count(*) as n,
-      current_setting('max_connections')::integer
-        - current_setting('superuser_reserved_connections')::integer as most
-    from client as c
-  )
-  select
-    'connections', case when u.n >= 0.95 * u.most then 'critical' else 'warning' end,
-    (g.names ->> 0), format('%s of %s connections are taken: %s', u.n, u.most, g.said),
-    null::timestamptz, jsonb_build_object('used', u.n, 'max', u.most, 'by', g.names),
-    'fewer connections for those named, or a pooler before them; few workers with a larger '
-    'concurrency take fewer than many'
-  from used as u
-  cross join lateral (
-    select jsonb_agg(t.name order by t.n desc) as names,
-      string_agg(format('%s by %s', t.n, t.name), ', ' order by t.n desc) as said
-    from (
-      select c.name, count(*) as n from client as c group by c.name order by 2 desc limit 5
-    ) as t
-  ) as g
-  where u.n >= 0.85 * u.most
-  union all
-  -- Sessions that we may not look into could be the culprits of everything above.
-  select
-    'blind', 'info', current_user::text,
-    format('%s, who owns Ordinaut, may not see what %s sessions of other roles do', current_user,
-      count(*)),
-    null, jsonb_build_object('sessions', count(*)),
-    format('grant pg_read_all_stats to %I', current_user)
-  from pg_stat_activity as a
-  where a.query = '<insufficient privilege>' and a.datname = current_database()
-  having count(*) > 0
-  union all
-  select 'commits_hang', 'critical', 'synchronous standby',
-    format('%s sessions wait for a synchronous standby, the first for %s: what they committed is '
-      'not confirmed', count(*), ordinaut._lasting(p_now - min(a.state_change))),
-    min(a.state_change), jsonb_build_object('pids', jsonb_agg(a.pid),
-      'synchronous_standby_names', current_setting('synchronous_standby_names')),
-    'start the standby that synchronous_standby_names asks for, or take it out of there'
-  from pg_stat_activity as a
-  where a.wait_event = 'SyncRep' and a.state_change < p_now - least(p_patience, interval '10 s')
-  having count(*) > 0;
-$fn$;
-
-comment on function ordinaut._diagnose_connections(timestamptz, interval, boolean) is
-  'diagnose(): whether connections run out, and whose they are; commits that wait for a standby; '
-  'and whether the owner may see what sessions do.';

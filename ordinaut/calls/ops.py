@@ -44,7 +44,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong: severity is critical, warning or info (ok: a check found nothing)."""
+    """Something that is wrong; severity: critical, warning, info, or ok: a check found nothing."""
 
     problem: str
     severity: str

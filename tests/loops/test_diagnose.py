@@ -173,8 +173,8 @@ def test_a_listener_that_does_not_read(admin, open_):
     culprit.commit()
     culprit.execute("select 1")
     admin.execute(
-        "do $$ begin for i in 1..7000 loop perform pg_notify('x', i || repeat('x', 7900)); end loop;"
-        " end $$"
+        "do $$ begin for i in 1..7000 loop"
+        " perform pg_notify('x', i || repeat('x', 7900)); end loop; end $$"
     )
 
     told = soon(admin, "notify_queue")
