@@ -54,7 +54,8 @@ as $fn$
   union all
   select
     'worker_version', 'warning', coalesce(w.name, w.worker_id::text),
-    format('it is Ordinaut %s, the database %s', w.version, k.version),
+    format('it is Ordinaut %s, the database %s%s', w.version, k.version,
+      case when w.is_stale then ' with another API: it leases nothing more' else '' end),
     w.started_at,
     jsonb_build_object('worker_id', w.worker_id, 'version', w.version, 'database', k.version),
     'restart it with the version of the database, or: ordinaut install, if the database is older'
@@ -62,7 +63,7 @@ as $fn$
   cross join lateral (
     select c.version from ordinaut.loaded_code as c order by c.at desc, c.api desc limit 1
   ) as k
-  where w.version <> k.version and w.seen_at + w.ttl > p_now
+  where (w.version <> k.version or w.is_stale) and w.seen_at + w.ttl > p_now
   union all
   -- What reap() would take back: after a start of the server it waits for one ttl.
   select

@@ -20,30 +20,44 @@ def check(
     conn: db.Connection, again: Callable[[], db.Connection], settings: Settings
 ) -> Iterator[Finding]:
     """Yield findings about `conn`; `again` opens another one like it."""
-    yield _pooler(conn, again, settings.pooled)
+    yield _pooler(conn, again, settings)
     yield from _encryption(conn)
     yield from _password(settings)
 
 
-def _pooler(conn: db.Connection, again: Callable[[], db.Connection], pooled: bool) -> Finding:
-    # A pooler makes up the process id that a login is answered with.
-    if conn.info.backend_pid == calls.backend_pid(conn):
-        if pooled:
+def _pooler(conn: db.Connection, again: Callable[[], db.Connection], settings: Settings) -> Finding:
+    if not _is_behind_one(conn):
+        if settings.pooled:
             return Finding(
                 "pooler", "warn", "none stands between, and pooled is set: nobody listens",
                 act="take pooled out: work then starts when it is enqueued, not at the next poll",
             )  # fmt: skip
         return Finding("pooler", "ok", "none: the server is reached directly")
-    if not _is_shared(conn, again):
-        return Finding("pooler", "ok", "one stands between, and leaves us our session")
-    said = "one in transaction mode stands between: another client got our server process"
-    if pooled:
-        return Finding("pooler", "ok", f"{said}; workers poll, as pooled says")
+    said = "one stands between, and leaves us our session"
+    if _is_shared(conn, again):
+        said = "one in transaction mode stands between: another client got our server process"
+    if settings.listen_dsn is None:
+        return Finding(
+            "pooler", "warn" if settings.notify else "ok",
+            f"{said}; workers do not listen through one, and poll",
+            act="listen_dsn: the same database without the pooler" if settings.notify else None,
+        )  # fmt: skip
+    try:
+        with db.connect(settings.listen_dsn, name="ordinaut-doctor") as direct:
+            if not _is_behind_one(direct):
+                return Finding("pooler", "ok", f"{said}; listen_dsn leads around it")
+            wrong = "leads to a pooler too"
+    except psycopg.Error as exc:
+        wrong = "cannot be reached: " + " ".join(str(exc).split())
     return Finding(
-        "pooler", "fail", f"{said}; nobody hears a NOTIFY through it, and what is set or prepared"
-        " for a session is lost or somebody else's",
-        act="set pooled = true, or give workers and schedulers a DSN that leads around it",
+        "pooler", "warn", f"{said}; listen_dsn {wrong}",
+        act="listen_dsn: the same database without the pooler",
     )  # fmt: skip
+
+
+def _is_behind_one(conn: db.Connection) -> bool:
+    # A pooler makes up the process id that a login is answered with.
+    return conn.info.backend_pid != calls.backend_pid(conn)
 
 
 def _is_shared(conn: db.Connection, again: Callable[[], db.Connection]) -> bool:

@@ -29,6 +29,7 @@ from ordinaut.cli.main import invoke
 from ordinaut.embedded import EmbeddedPostgres
 from tests import postgres
 from tests.loops.conftest import ROOT, Running, wait_for
+from tests.pooler import Pooler
 
 SOON = "100 ms"
 OPTIONS = {
@@ -190,7 +191,8 @@ def test_a_listener_that_does_not_read(admin, open_):
 def test_dead_rows_that_no_vacuum_removes(admin):
     admin.execute("alter table ordinaut.worker set (autovacuum_enabled = off)")
     admin.execute(
-        "insert into ordinaut.worker select gen_random_uuid(), 'w', '{q}', '{}', null, 1, '1 s',"
+        "insert into ordinaut.worker (worker_id, name, queues, tools, version, concurrency, ttl,"
+        " is_idle, started_at, seen_at) select gen_random_uuid(), 'w', '{q}', '{}', null, 1, '1 s',"
         " false, now(), now() from generate_series(1, 6000)"
     )
     admin.execute("delete from ordinaut.worker")
@@ -288,6 +290,40 @@ def test_a_standby_that_was_reached_and_its_slot(pg, admin, tmp_path, capsys, mo
         )
         admin.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots")
     assert "xmin_slot" not in names(admin, SOON)
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        ("transaction", "another client got our server process"),
+        ("session", "leaves us our session"),
+    ],
+)
+def test_doctor_proves_what_a_pooler_does_to_sessions(
+    pg, mode, says, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    pooler = Pooler(pg.dsn, pg.bindir, mode, size=4)
+
+    def told(**environ: str) -> tuple[str, str]:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        invoke(["doctor", "--json", "--dsn", pooler.dsn_of("postgres")])
+        findings = json.loads(capsys.readouterr().out)["findings"]
+        [(verdict, detail)] = [
+            (f["verdict"], f["detail"]) for f in findings if f["check"] == "pooler"
+        ]
+        assert says in detail
+        return verdict, detail.rpartition("; ")[2]
+
+    try:
+        assert told() == ("warn", "workers do not listen through one, and poll")
+        around = told(ORDINAUT_LISTEN_DSN=pg.dsn)
+        assert around == ("ok", "listen_dsn leads around it")
+        again = told(ORDINAUT_LISTEN_DSN=pooler.dsn_of("postgres"))
+        assert again == ("warn", "listen_dsn leads to a pooler too")
+    finally:
+        pooler.close()
 
 
 def test_an_owner_without_rights_says_what_it_cannot_see(pg, admin, open_):
