@@ -71,6 +71,7 @@ begin
         ('get_calendar', '{viewer,producer,admin}'),
         ('list_calendars', '{viewer,producer,admin}'),
         ('why', '{viewer,producer,admin}'),
+        ('diagnose', '{viewer,admin}'),
         ('get_step_readiness_status', '{viewer,producer,worker,admin}'),
         ('get_step_readiness_status_batch', '{viewer,producer,worker,admin}'),
         ('get_task_execution_context', '{viewer,producer,worker,admin}'),
