@@ -35,7 +35,8 @@ stress: .venv/.work  ## many workers, faults, and a witness outside the database
 	SIZE=$(or $(SIZE),100000) $(PYTEST) tests/stress
 
 pooler: .venv/.work  ## the engine's suite through PgBouncer in transaction mode; [PG=15]
-	ORDINAUT_TEST_POOLER=1 $(PYTEST) -n $(N) tests/test_stories.py tests/races tests/loops
+	ORDINAUT_TEST_POOLER=1 $(PYTEST) -n $(N) tests/test_stories.py tests/races \
+		tests/loops/test_steps.py tests/loops/test_waits.py tests/loops/test_pooler.py
 
 chaos: .venv/.work  ## real processes, and everything that can go wrong; [MINUTES=5] [SEED=n] [ONLY=fault,...] [PG=15]
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) \
