@@ -11,17 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ordinaut.schema import (
-    BEGIN,
-    BOOKS,
-    ENSURE_PARTITIONS,
-    OLDEST_SERVER,
-    SCHEMA,
-    code,
-    code_sha256,
-    migrations,
-    quietly,
-)
+from ordinaut.groundwork import BEGIN, BOOKS, ENSURE_PARTITIONS, SCHEMA
+from ordinaut.schema import OLDEST_SERVER, code, code_sha256, migrations, quietly
 from ordinaut.version import API, __version__
 
 _REFUSE_USED_DATABASE = f"""
