@@ -62,5 +62,6 @@
 \ir preview.sql
 \ir why_run.sql
 \ir why.sql
+\ir partition.sql
 \ir retention.sql
 \ir grants.sql
