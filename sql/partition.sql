@@ -86,7 +86,11 @@ as $fn$
 declare
   v_is_needed boolean := false;
 begin
-  if p_table = 'occurrence' then
+  if p_name = 'run_log_default' then
+    v_is_needed := exists (
+      select from ordinaut.run_log_default as l where l.log_id >= ordinaut._v7_floor(p_before)
+    );
+  elsif p_table = 'occurrence' then
     -- A backfill decides long after the time.  Were its rows gone, another would fire them again.
     execute format('select exists (select from ordinaut.%I as o where o.decided_at >= $1)', p_name)
     into v_is_needed using p_before;
@@ -106,19 +110,25 @@ comment on function ordinaut._is_needed(text, text, timestamptz, timestamptz) is
   'Whether an old partition has rows that are still in use.';
 
 create or replace function ordinaut._partition_chores(p_before timestamptz)
-returns table (parent text, name text, from_at timestamptz, is_new boolean)
+returns table (parent text, name text, from_at timestamptz, is_new boolean, tables text[])
 language plpgsql
 volatile
 as $fn$
+declare
+  v_strays bigint;
 begin
   is_new := true;
   for v_i in 0..3 loop
     from_at := ordinaut._week(ordinaut.now()) + v_i * interval '7 days';
     foreach parent in array array['task_run', 'step', 'run_log', 'occurrence', 'event'] loop
       name := format('%s_%s', parent, to_char(from_at at time zone 'UTC', 'YYYYMMDD'));
-      /* What came while there was no partition moves into it, if that is little.  Else it stays in
-         the default one until it is pruned: this week has no partition then, but the next has. */
-      if to_regclass('ordinaut.' || name) is null and ordinaut._strays(parent, from_at) <= 1000 then
+      tables := array[parent || '_default'];
+      /* What came while there was no partition moves into it, if that is little and not the
+         journal.  Else it stays in the default one until it is pruned: this week has no partition
+         then, but the next has. */
+      continue when to_regclass('ordinaut.' || name) is not null;
+      v_strays := ordinaut._strays(parent, from_at);
+      if v_strays = 0 or v_strays <= 1000 and parent <> 'run_log' then
         return next;
       end if;
     end loop;
@@ -137,14 +147,28 @@ begin
     if from_at + interval '7 days' <= p_before
       and not ordinaut._is_needed(parent, name, from_at, p_before)
     then
+      tables := array[parent, name, parent || '_default'];
       return next;
     end if;
   end loop;
+
+  -- Nobody deletes from the journal, row by row.
+  if p_before is not null
+    and exists (select from ordinaut.run_log_default)
+    and not ordinaut._is_needed('run_log', 'run_log_default', null, p_before)
+  then
+    parent := 'run_log';
+    name := 'run_log_default';
+    from_at := null;
+    tables := array[name];
+    return next;
+  end if;
 end
 $fn$;
 
 comment on function ordinaut._partition_chores(timestamptz) is
-  'The partitions to make, and those that ended before an instant (null: none) to drop.';
+  'The partitions to make, and those that ended before an instant (null: none) to drop, or to '
+  'empty: the default one of the journal.';
 
 create or replace function ordinaut._holders(p_tables text[])
 returns text[]
@@ -193,6 +217,7 @@ create or replace function ordinaut._do_partition(
   p_name   text,
   p_from   timestamptz,
   p_is_new boolean,
+  p_tables text[],
   p_before timestamptz,
   p_waits  boolean
 )
@@ -206,13 +231,13 @@ declare
   v_from text := ordinaut._partition_bound(p_table, p_from);
   v_to text := ordinaut._partition_bound(p_table, p_from + interval '7 days');
 begin
-  if not ordinaut._try_exclusive(
-    case when p_is_new then array[v_default] else array[p_table, p_name, v_default] end, p_waits)
-  then
+  if not ordinaut._try_exclusive(p_tables, p_waits) then
     return false;
   elsif not p_is_new then
     if ordinaut._is_needed(p_table, p_name, p_from, p_before) then
       return false;
+    elsif p_name = v_default then
+      execute format('truncate ordinaut.%I', p_name);
     elsif p_table = 'task_run' then
       -- Its rows name the bodies that go with it; _clear_detached() deletes these, then it.
       execute format('alter table ordinaut.task_run detach partition ordinaut.%I', p_name);
@@ -246,7 +271,7 @@ end
 $fn$;
 
 comment on function ordinaut._do_partition(
-  text, text, timestamptz, boolean, timestamptz, boolean
+  text, text, timestamptz, boolean, text[], timestamptz, boolean
 ) is
   'Make a partition, or drop it; false: others use the table. It is locked until commit.';
 
@@ -257,24 +282,21 @@ volatile
 as $fn$
 declare
   v_chore record;
-  v_tables text[];
   v_held text[];
 begin
   for v_try in 1..2 loop
     for v_chore in select c.* from ordinaut._partition_chores(p_before) as c loop
-      v_tables := array[v_chore.parent || '_default']
-        || case when not v_chore.is_new then array[v_chore.parent, v_chore.name] end;
-      if v_try = 2 and v_held && ordinaut._holders(v_tables) then
+      if v_try = 2 and v_held && ordinaut._holders(v_chore.tables) then
         continue;  -- a dump, a report, or a transaction that somebody forgot
       elsif ordinaut._do_partition(v_chore.parent, v_chore.name, v_chore.from_at, v_chore.is_new,
-        p_before, p_waits => v_try = 2)
+        v_chore.tables, p_before, p_waits => v_try = 2)
       then
         return case when v_chore.is_new then 'partitions made'
           else v_chore.parent || ' partitions dropped' end;
       elsif v_try = 2 then
         return null;
       end if;
-      v_held := v_held || ordinaut._holders(v_tables);
+      v_held := v_held || ordinaut._holders(v_chore.tables);
     end loop;
     exit when v_held is null;
     -- Longer than settles take, shorter than a tick may be late.
@@ -303,7 +325,9 @@ begin
     return 0;
   end if;
   for v_chore in select c.* from ordinaut._partition_chores(null) as c loop
-    if ordinaut._do_partition(v_chore.parent, v_chore.name, v_chore.from_at, true, null, false) then
+    if ordinaut._do_partition(v_chore.parent, v_chore.name, v_chore.from_at, true, v_chore.tables,
+      null, p_waits => false)
+    then
       v_n := v_n + 1;
     end if;
   end loop;

@@ -83,14 +83,6 @@ begin
   return query select 'old steps of no partition', cardinality(v_ids)::bigint;
 
   v_ids := array(
-    select l.log_id from ordinaut.run_log_default as l
-    where l.log_id < v_floor
-    order by l.log_id
-    limit p_limit);
-  delete from ordinaut.run_log_default as l where l.log_id = any (v_ids);
-  return query select 'old journal of no partition', cardinality(v_ids)::bigint;
-
-  v_ids := array(
     select e.event_id from ordinaut.event_default as e
     where e.event_id < v_floor and e.emitted_at < p_before
     order by e.event_id
@@ -102,7 +94,8 @@ end
 $fn$;
 
 comment on function ordinaut._prune_default(timestamptz, integer) is
-  'Delete what is old in the default partitions, at most p_limit rows of each. Returns how many.';
+  'Delete what is old in the default partitions but that of the journal, at most p_limit rows of '
+  'each. Returns how many.';
 
 create or replace function ordinaut._prune_rows(p_before timestamptz, p_limit integer)
 returns table (what text, n bigint)
