@@ -1,7 +1,9 @@
 """
 Race: old partitions are dropped while runs settle and people read.
 
-    settle, prune            the drop waits 200 ms at most, and is left to the next call
+    settle, prune            a drop is left to the next call
+    settle, drop             that waits, 100 ms and no longer
+    dump, prune, settle      waits for nothing, and so nobody waits behind it
     prune, settle            the settle waits for the drop, and then stores its run
     read, prune              a report that reads for minutes stops no drop but its own
     prune, prune             the second does not wait, and does nothing
@@ -82,6 +84,36 @@ def test_settle_prune(old, at, boss):
     worker.commit()
     assert prune(housekeeper)["task_run partitions dropped"] == 1
     assert OF_NOON not in partitions(boss)
+
+
+def test_settle_drop(old, at, boss):
+    worker, housekeeper = later(at, "worker"), later(at, "housekeeper")
+    complete(worker)
+    drop = "select ordinaut._do_partition('task_run', %s, '2026-03-26', false, %s, %s, true)"
+    tables = ["task_run", OF_NOON, "task_run_default"]
+    assert housekeeper.one(drop, OF_NOON, tables, NOON + timedelta(days=9)) is False
+    worker.commit()
+    assert OF_NOON in partitions(boss)
+
+
+def test_dump_prune_settle(old, at, boss):
+    dump, housekeeper = later(at, "dump"), later(at, "housekeeper")
+    tables = boss.run(
+        "select c.oid::regclass::text as name from pg_class as c"
+        " where c.relnamespace = 'ordinaut'::regnamespace and c.relkind in ('r', 'p')"
+    )
+    boss.commit()
+    dump.run(f"lock table {', '.join(row.name for row in tables)} in access share mode")
+    waits = []
+    housekeeper.run("set log_lock_waits = on")
+    housekeeper.run("set deadlock_timeout = '1ms'")  # from then on a wait is told
+    housekeeper.run("set client_min_messages = log")
+    housekeeper.conn.add_notice_handler(lambda notice: waits.append(notice.message_primary))
+    assert prune(housekeeper) == {}
+    assert waits == []
+    assert OF_NOON in partitions(boss)
+    dump.commit()
+    assert prune(housekeeper)["task_run partitions dropped"] == 1
 
 
 def test_prune_settle(old, at, boss):
