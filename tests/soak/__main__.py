@@ -30,7 +30,7 @@ _ENDED = "select r.state, count(*) from ordinaut.task_run as r group by 1"
 
 def main() -> int:
     words = argparse.ArgumentParser(prog="soak")
-    words.add_argument("--minutes", type=float, default=60.0)
+    words.add_argument("--minutes", type=float, default=60.0, help="busy; 1 to try it")
     words.add_argument("--rate", type=float, default=100.0, help="runs a second")
     words.add_argument("--seed", type=int, default=1)
     words.add_argument("--folder", type=Path)

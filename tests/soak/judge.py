@@ -57,7 +57,7 @@ def _load(every: list[Sample], busy: list[Sample], end: Sample, enqueued: int) -
         Line("runs ended", f"{runs / seconds:.0f}/s"),
         Line("WAL", f"{wal / max(1, runs) / 1000:.1f} kB a run"),
         _most("late, 95th of 100 samples", late, 5.0, "{:.2f} s"),
-        _most("left over at the end", end["due"] + end["leases"], 0, "{}"),
+        _most("left in a live table at the end", end["left"], 0, "{}"),
     ]
 
 

@@ -41,7 +41,11 @@ _FIGURES = """
     pg_current_wal_lsn() - '0/0'::pg_lsn,
     (select sum(pg_stat_get_tuples_inserted(i.inhrelid)) from pg_inherits as i
       where i.inhparent = 'ordinaut.task_run'::regclass),
-    (select sum(s.fired_count) from ordinaut.task_schedule as s)
+    (select sum(s.fired_count) from ordinaut.task_schedule as s),
+    (select count(*) from ordinaut.due_work) + (select count(*) from ordinaut.parked)
+      + (select count(*) from ordinaut.lease) + (select count(*) from ordinaut.cancel_request)
+      + (select count(*) from ordinaut.unheard_end)
+      + (select count(*) from ordinaut.hold as h where h.held_until is null)
 """
 
 
@@ -62,7 +66,7 @@ class Sampler:
         """Append a sample."""
         figures = self._conn.execute(_FIGURES).fetchone()
         assert figures is not None
-        connections, due, late, leases, wal, runs, fired = figures
+        connections, due, late, leases, wal, runs, fired, left = figures
         sizes = {
             name: {"heap": heap, "indexes": indexes, "toast": toast, "dead": dead, "parts": parts}
             for name, heap, indexes, toast, dead, parts in self._conn.execute(_SIZES).fetchall()
@@ -75,7 +79,7 @@ class Sampler:
             "log_bytes": sum(logs.values()), "logs": logs,
             "tables": {n: s["heap"] + s["indexes"] + s["toast"] for n, s in sizes.items()},
             "sizes": sizes, "due": due, "late": float(late), "leases": leases, "wal": int(wal),
-            "runs": int(runs), "fired": int(fired or 0),
+            "runs": int(runs), "fired": int(fired or 0), "left": left,
         }  # fmt: skip
         self.taken.append(sample)
         self._out.write(json.dumps(sample) + "\n")
