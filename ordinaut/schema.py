@@ -36,6 +36,7 @@ from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 
 from ordinaut.errors import ConfigurationError, VersionSkew, sentence
+from ordinaut.groundwork import BEGIN, BOOKS, ENSURE_PARTITIONS, SCHEMA
 from ordinaut.version import API, __version__
 
 _HERE = Path(__file__).parent
@@ -43,51 +44,11 @@ _INCLUDE = re.compile(r"^\\ir (\S+)\s*$", re.MULTILINE)
 _NO_TRANSACTION = re.compile(r"^-- ordinaut: no transaction\s*$", re.MULTILINE)
 _CONCURRENTLY = re.compile(r"\bconcurrently\b", re.IGNORECASE)
 OLDEST_SERVER = 150000
-_DDL_LOCK_TIMEOUT = "5s"
+_DDL_LOCK_TIMEOUT = "500ms"  # everybody queues behind us for so long
+_PAUSE = 2.0  # between two attempts, for those who queued, seconds
 _LOCK_PATIENCE = 120.0  # how long an install tries to get its table locks, seconds
 
 _Connection = psycopg.Connection[Any]
-
-BOOKS = """
-create table if not exists ordinaut.schema_migration (
-  version     integer     not null,
-  name        text        not null,
-  sha256      text        not null,
-  applied_at  timestamptz not null,
-  constraint schema_migration_pk primary key (version)
-);
-
-create table if not exists ordinaut.loaded_code (
-  version  text        not null,
-  sha256   text        not null,
-  api      integer     not null,
-  at       timestamptz not null,
-  constraint loaded_code_pk primary key (at)
-);
-"""
-
-# The lock is for installs among themselves.  lock_timeout off while we wait for it, because the
-# other install may take minutes; the search path, so that nobody's object stands in for ours.
-BEGIN = """
-set local lock_timeout = 0;
-set local statement_timeout = 0;
-set local client_min_messages = warning;
-set local search_path = pg_catalog, pg_temp;
-select pg_advisory_xact_lock(hashtext('ordinaut.schema'));
-"""
-
-ENSURE_PARTITIONS = """
-do $do$
-begin
-  if exists (
-    select from pg_proc as p
-    where p.pronamespace = 'ordinaut'::regnamespace and p.proname = 'ensure_partitions'
-  ) then
-    perform ordinaut.ensure_partitions();
-  end if;
-end
-$do$;
-"""
 
 
 class SchemaError(ConfigurationError):
@@ -143,6 +104,9 @@ def install(conn: _Connection, root: Path | None = None) -> list[Migration]:
 
     Idempotent.  The connection must have no transaction open.
 
+    Needs the right to create a schema in the database the first time, and to become the owner of
+    the schema later; no superuser.
+
     Raises:
         MigrationEdited: before anything changed.
         VersionSkew: the database is newer than this package; nothing changed.
@@ -161,14 +125,15 @@ def install(conn: _Connection, root: Path | None = None) -> list[Migration]:
             if alone is None:
                 return ran
             ran.append(_run_alone(conn, alone))
-        except errors.LockNotAvailable as e:
+        except (errors.LockNotAvailable, errors.DeadlockDetected) as e:
             # Our DDL queues for its lock and everybody queues behind us: give way, come back.
+            # And workers lock the tables in an order of their own.
             if time.monotonic() > deadline:
                 raise SchemaError(
                     f"the tables of Ordinaut stayed locked by other sessions: {sentence(e)}",
                     "End the transactions that hold them (pg_blocking_pids) and install again.",
                 ) from e
-            time.sleep(1)
+            time.sleep(_PAUSE)
         except errors.InsufficientPrivilege as e:
             raise SchemaError(
                 f"role {conn.info.user} may not install into database {conn.info.dbname}:"
@@ -207,10 +172,11 @@ def _install(conn: _Connection, root: Path | None, ran: list[Migration]) -> Migr
     # After the lock we must see what the install before us has committed.
     conn.execute("set transaction isolation level read committed")
     conn.execute(BEGIN)
+    conn.execute(SCHEMA)
     pending, fresh = _pending(conn, root)
+    if not fresh:
+        _refuse_pooler(conn, [m for m in pending if m.alone])
     conn.execute(f"set local lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
-    if fresh and not _one(conn, "select to_regnamespace('ordinaut') is not null"):
-        conn.execute("create schema ordinaut")
     conn.execute(BOOKS)
     done: list[Migration] = []
     for m in pending:
@@ -288,12 +254,25 @@ def _refuse_foreign(conn: _Connection) -> bool:
     return True
 
 
+def _refuse_pooler(conn: _Connection, alone: list[Migration]) -> None:
+    """What runs outside a transaction needs a session, which a pooler gives to others."""
+    if alone and _one(conn, "select pg_backend_pid()") != conn.info.backend_pid:
+        raise SchemaError(
+            f"migrations/{alone[0].file} runs outside a transaction, and a pooler stands between"
+            f" here and database {conn.info.dbname}",
+            "Nothing was changed. Install with a --dsn that leads to the server itself.",
+        )
+
+
 def _load_code(conn: _Connection, root: Path | None) -> None:
     for name, text in code(root).items():
         _run(conn, f"sql/{name}", text)
     now = (__version__, code_sha256(root), API)
     latest = "select version, sha256, api from ordinaut.loaded_code order by at desc limit 1"
-    if conn.execute(latest).fetchone() != now:
+    before = conn.execute(latest).fetchone()
+    if before is not None and before[2] != API:
+        conn.execute("update ordinaut.worker set is_stale = true")
+    if before != now:
         conn.execute(
             "insert into ordinaut.loaded_code (version, sha256, api, at)"
             " values (%s, %s, %s, statement_timestamp())",
@@ -335,6 +314,10 @@ def _run_alone(conn: _Connection, m: Migration) -> Migration:
     try:
         conn.execute("set lock_timeout = 0")
         conn.execute("select pg_advisory_lock(hashtext('ordinaut.schema'))")
+        conn.execute(
+            "select set_config('role', pg_get_userbyid(n.nspowner), false) from pg_namespace as n"
+            " where n.nspname = 'ordinaut' and pg_has_role(current_user, n.nspowner, 'member')"
+        )
         try:
             done = "select from ordinaut.schema_migration as m where m.version = %s"
             if conn.execute(done, [m.version]).fetchone() is None:
@@ -345,6 +328,7 @@ def _run_alone(conn: _Connection, m: Migration) -> Migration:
         finally:
             conn.execute("select pg_advisory_unlock(hashtext('ordinaut.schema'))")
             conn.execute("reset lock_timeout")
+            conn.execute("reset role")
     finally:
         conn.autocommit = was
     return m

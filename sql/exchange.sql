@@ -113,14 +113,23 @@ declare
   v_room integer := 0;
   v_repeated boolean := false;
   v_sweep_at timestamptz;
+  v_stale boolean;
+  v_queues text[];
 begin
   perform pg_advisory_xact_lock(hashtextextended(p_worker_id::text, 7147));
-  perform from ordinaut.worker as w where w.worker_id = p_worker_id;
+  select w.is_stale, w.queues into v_stale, v_queues
+  from ordinaut.worker as w
+  where w.worker_id = p_worker_id and w.login = session_user;
   if not found then
     raise exception using
       errcode = 'OR022',
-      message = format('worker %s is not registered', p_worker_id),
+      message = format('worker %s is not registered by %s', p_worker_id, session_user),
       hint = 'It was declared dead, or stopped. Drop what it holds and register under a new id.';
+  end if;
+  if p_lease_id is not null and p_limit > 0 and p_queue = any (v_queues) is not true then
+    perform ordinaut._refuse(
+      format('worker %s has not declared queue %L', p_worker_id, left(p_queue, 80)),
+      'Register it with the queues that it serves.');
   end if;
 
   if p_lease_id is not null then
@@ -153,7 +162,7 @@ begin
     end if;
 
     -- Steps that follow may be gone on with at once, where leasing has no bounds to ask about.
-    if p_lease_id is not null and not exists (
+    if p_lease_id is not null and not v_stale and not exists (
       select from ordinaut.queue as q
       where q.queue = p_queue and (q.paused_at is not null or q.max_running is not null)
     ) then
@@ -177,8 +186,19 @@ begin
   end if;
 
   if p_notes is not null and not v_repeated then
+    -- Only of units that the lease holds, or has settled: the journal is no place for what
+    -- others did.  A tool that completes in its own transaction is ahead of its notes.
     perform ordinaut._note(n.lease_id, n.work_id, n.event, n.data)
-    from jsonb_to_recordset(p_notes) as n (lease_id uuid, work_id uuid, event text, data jsonb);
+    from jsonb_to_recordset(p_notes) as n (lease_id uuid, work_id uuid, event text, data jsonb)
+    where
+      (n.lease_id, n.work_id) in (
+        select l.lease_id, u.work_id
+        from ordinaut.lease as l
+        cross join unnest(l.work) as u
+        where l.lease_id in (
+          select m.lease_id from jsonb_to_recordset(p_notes) as m (lease_id uuid))
+      )
+      or ordinaut._settled_before(n.lease_id, n.work_id);
   end if;
   if p_idle is not null then
     update ordinaut.worker as w
@@ -208,7 +228,10 @@ begin
     return next;
   end if;
 
-  if not v_repeated and p_lease_id is not null and p_limit > 0 then
+  if v_stale then
+    kind := 'skew'; lease_id := null; work_id := null; extra := null;
+    return next;
+  elsif not v_repeated and p_lease_id is not null and p_limit > 0 then
     v_work := ordinaut._lease(p_lease_id, p_worker_id, null, p_queue, least(p_limit, 10000), null,
       p_floors, v_now, v_next);
   end if;
@@ -231,7 +254,8 @@ comment on function ordinaut.exchange(
   'snoozed. Rows by kind: work (leased under p_lease_id), lost (a lease that was taken back), '
   'already (settled before), busy (a step whose run another transaction holds: still leased, '
   'send its result again), cancel (wanted for a held unit), sweep (look below the floors; '
-  'extra.at). Steps have two more outcomes: skipped, and waiting (its output says for what). '
+  'extra.at), skew (an install has changed the API since: settle what is held and leave; nothing more '
+  'is leased). Steps have two more outcomes: skipped, and waiting (its output says for what). '
   'Repeating a call with the same p_lease_id repeats its answer. p_careful settles unit by unit '
   'after a data error. p_idle declares that a NOTIFY on channel ordinaut would wake this worker. '
   'Errors: OR022 (not registered), invalid_parameter_value, 22xxx (send again with p_careful), '

@@ -64,4 +64,8 @@
 \ir why.sql
 \ir partition.sql
 \ir retention.sql
+\ir diagnose_sessions.sql
+\ir diagnose_server.sql
+\ir diagnose_engine.sql
+\ir diagnose.sql
 \ir grants.sql

@@ -140,7 +140,7 @@ begin
     from unnest(array['task_run', 'step', 'run_log', 'occurrence', 'event']) as h (parent)
     join pg_inherits as i on i.inhparent = to_regclass('ordinaut.' || h.parent)
     join pg_class as c on c.oid = i.inhrelid
-    where p_before is not null and c.relname ~ '_\d{8}$'
+    where p_before is not null and c.relname ~ $re$_\d{8}$$re$
     order by right(c.relname, 8), c.relname
   loop
     from_at := to_date(right(name, 8), 'YYYYMMDD')::timestamp at time zone 'UTC';

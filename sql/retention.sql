@@ -22,7 +22,7 @@ begin
     c.relnamespace = 'ordinaut'::regnamespace
     and c.relkind = 'r'
     and not c.relispartition
-    and c.relname ~ '^task_run_\d{8}$'
+    and c.relname ~ $re$^task_run_\d{8}$$re$
   order by c.relname
   limit 1;
   if not found then
@@ -215,6 +215,6 @@ comment on function ordinaut.prune(interval, integer) is
   'Keep house, one step of it: delete what is older than p_keep (at least a day; a run counts '
   'from its enqueue) and idempotency keys that ran out, at most p_limit rows of a table, and '
   'make one of the coming partitions or drop an old one. Returns what was done, and no rows '
-  'when there is nothing more to do now: commit and call again until then (in psql: \watch). '
+  'when there is nothing more to do now: commit and call again until then. '
   'What others use at this moment is left for a later call; while a twin is at it, no rows. '
   'Errors: invalid_parameter_value.';
