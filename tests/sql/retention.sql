@@ -30,6 +30,7 @@ $fn$;
 -- A month without a scheduler: workers go on, and all goes to the default partitions.
 select count(*) from ordinaut.enqueue_many((select jsonb_agg(jsonb_build_object('payload', jsonb_build_object('n', n, 'text', (select string_agg(md5(m::text), '') from generate_series(1, 100) as m)))) from generate_series(1, 25) as n), 'echo');
 select test.end_all();
+select test.travel('1 s');
 select test.run('[{"id": "a", "uses": "echo"}, {"id": "b", "uses": "echo"}]') as steps \gset
 select test.end_all();
 select test.run('[{"id": "ask", "uses": "approval"}]') as asks \gset
@@ -87,5 +88,19 @@ select test.eq((select p.n from ordinaut.prune(p_limit => 5) as p where p.what =
 select test.prune();
 select test.ok(to_regclass('ordinaut.task_run_20260716') is null, 'then the rest of it');
 select test.eq((select count(*) from ordinaut.payload), 1::bigint, 'but the body of what still waits');
+
+-- A week in which a run still waits for somebody.
+select set_config('test.now', '2026-09-10 12:00:00+00', true);
+select test.prune();
+select test.run('[{"id": "ask", "uses": "approval"}]') as asks \gset
+select test.wait(:'asks', 'ask', '{"kind": "approval", "prompt": "?"}');
+select test.travel('100 days');
+select test.prune();
+select test.eq((select array_agg(s.tableoid::regclass::text) from ordinaut.step as s where s.run_id = :'asks'), '{ordinaut.step_20260910}', 'stays, steps and all');
+select test.eq((select r.tableoid::regclass::text from ordinaut.task_run as r where r.run_id = :'asks'), 'ordinaut.task_run_20260910', 'and so does the run');
+select test.ok(to_regclass('ordinaut.run_log_20260910') is null, 'the journal of then does not');
+select ordinaut.cancel_run(:'asks');
+select test.prune();
+select test.ok(coalesce(to_regclass('ordinaut.step_20260910'), to_regclass('ordinaut.task_run_20260910')) is null, 'until it has ended');
 
 rollback;
