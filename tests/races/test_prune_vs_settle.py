@@ -10,6 +10,7 @@ Race: old partitions are dropped while runs settle and people read.
     old run, settle          a run whose partition is gone ends in the default partition
     old run, body            the large payload of a run that waits or is leased survives its week
     old run, pruned          what ended in the default partition is dropped by its own age
+    run that waits, prune    its week stays, with its steps, until it has ended
     new partitions, settle   are made without waiting for an open settle
 """
 
@@ -186,6 +187,32 @@ def test_old_run_pruned(old, at, boss):
     assert prune(later(at, "late", days=12))["old runs of no partition"] == 1
     assert places(boss) == {}
     assert boss.one("select count(*) from ordinaut.payload") == 0
+
+
+def test_run_that_waits_prune(old, at, boss):
+    asks = boss.one(
+        "select e.run_id from ordinaut.enqueue(p_pipeline => %s, p_queue => 'people') as e",
+        json.dumps([{"id": "ask", "uses": "approval"}]),
+    )
+    boss.commit()
+    [unit] = boss.run("select * from ordinaut.lease_work('w', 'people')")
+    boss.run(
+        "select ordinaut.wait_work(%s, %s, %s)",
+        unit.lease_id, unit.work_id, json.dumps({"kind": "approval", "prompt": "?"}),
+    )  # fmt: skip
+    boss.commit()
+    housekeeper = later(at, "housekeeper", days=100)
+    prune(housekeeper)
+    assert OF_NOON in partitions(boss)
+    assert "step_20260326" in partitions(boss, "step")
+    assert "run_log_20260326" not in partitions(boss, "run_log")
+
+    assert housekeeper.one("select ordinaut.cancel_run(%s)", asks) == "cancelled"
+    housekeeper.commit()
+    prune(housekeeper)
+    assert OF_NOON not in partitions(boss)
+    assert "step_20260326" not in partitions(boss, "step")
+    boss.run("select ordinaut.cancel_run(%s)", old)
 
 
 def test_new_partitions_settle(old, at, boss):

@@ -89,18 +89,4 @@ select test.prune();
 select test.ok(to_regclass('ordinaut.task_run_20260716') is null, 'then the rest of it');
 select test.eq((select count(*) from ordinaut.payload), 1::bigint, 'but the body of what still waits');
 
--- A week in which a run still waits for somebody.
-select set_config('test.now', '2026-09-10 12:00:00+00', true);
-select test.prune();
-select test.run('[{"id": "ask", "uses": "approval"}]') as asks \gset
-select test.wait(:'asks', 'ask', '{"kind": "approval", "prompt": "?"}');
-select test.travel('100 days');
-select test.prune();
-select test.eq((select array_agg(s.tableoid::regclass::text) from ordinaut.step as s where s.run_id = :'asks'), '{ordinaut.step_20260910}', 'stays, steps and all');
-select test.eq((select r.tableoid::regclass::text from ordinaut.task_run as r where r.run_id = :'asks'), 'ordinaut.task_run_20260910', 'and so does the run');
-select test.ok(to_regclass('ordinaut.run_log_20260910') is null, 'the journal of then does not');
-select ordinaut.cancel_run(:'asks');
-select test.prune();
-select test.ok(coalesce(to_regclass('ordinaut.step_20260910'), to_regclass('ordinaut.task_run_20260910')) is null, 'until it has ended');
-
 rollback;
