@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ordinaut import wire
 from ordinaut.tools import control, errors, output, python, registry, steps
-from ordinaut.tools.death import die_with_parent
+from ordinaut.tools.death import die_first, die_with_parent
 from ordinaut.tools.echo import echo
 from ordinaut.tools.fail import fail
 from ordinaut.tools.registry import DEFERRED, SETTLED
@@ -322,6 +322,7 @@ def main(argv: list[str]) -> int:
     # The parent passes what follows by hand: argparse would cost more than all the rest.
     given = dict(zip(argv[::2], argv[1::2], strict=True))
     die_with_parent(os.getppid())()
+    die_first()
     fd, memory = int(given["--fd"]), int(given["--cell"])
     cell = mmap.mmap(memory, wire.CELL.size)
     os.close(memory)
