@@ -36,7 +36,7 @@ from psycopg import errors
 
 from ordinaut import db
 from ordinaut.agenda import Agenda
-from ordinaut.crew import EX_CONFIG, Crew, Misconfigured
+from ordinaut.crew import Crew, Misconfigured
 from ordinaut.enlist import NOT_INSTALLED, enlist
 from ordinaut.errors import ConfigurationError, VersionSkew, sentence
 from ordinaut.exchange import UNIT, Call, Line, Refused
@@ -52,6 +52,7 @@ __all__ = ["WorkerConfig", "run_worker"]
 log = logging.getLogger(__name__)
 
 EX_TEMPFAIL = 75
+EX_CONFIG = 78
 _PATIENCE = 15.0  # seconds for an answer before the connection counts as dead
 _HALF_NEW = ("0A", "42", "XX")  # classes of SQLSTATE: what cannot be, unless the catalog changed
 _UPGRADE = 6  # attempts, 3 s in all, before an exchange that cannot be is a bug

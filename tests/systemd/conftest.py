@@ -13,10 +13,12 @@ Whole units are tested, so tests are few and each says much: a start costs a sec
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,12 @@ from tests.systemd.machine import SYSTEM, Machine
 
 ROLE, PASSWORD, SECRET = "ordinaut_machine", "pa'ss \\word", "s3cret-of-a-tool"
 _FAST = {
-    "ORDINAUT_TOOLS": '{"python": {"modules": ["tests.loops.hands"]}, "shell": {"allow": ["/bin/sh"]}}',
+    "ORDINAUT_TOOLS": json.dumps(
+        {
+            "python": {"modules": ["tests.loops.hands"]},
+            "shell": {"allow": ["/bin/sh"], "env": ["TOKEN"]},
+        }
+    ),
     "ORDINAUT_TTL": "3s",
     "ORDINAUT_HEARTBEAT": "300ms",
     "ORDINAUT_POLL": "100ms",
@@ -152,8 +159,8 @@ class Service:
         self.unit = f"{unit}.service"
         self._machine = machine
         self._drop_in = f"{SYSTEM}/{self.unit}.d/test.conf"
-        machine.run("journalctl", "--sync")
-        self._since = machine.run("journalctl", "-q", "-n0", "--show-cursor").split("cursor: ")[1]
+        # Not a cursor: with a filter, journalctl skips the first line after it.
+        self._since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f UTC")
         self.configure()
 
     def configure(self, *lines: str) -> None:
@@ -198,7 +205,7 @@ class Service:
     def journal(self, *options: str) -> str:
         """What it said since this test began."""
         self._machine.run("journalctl", "--sync")
-        command = ("journalctl", "-q", "-o", "cat", f"--after-cursor={self._since}", "-u", self.unit)
+        command = ("journalctl", "-q", "-o", "cat", f"--since={self._since}", "-u", self.unit)
         return self._machine.run(*command, *options)
 
     def forget(self) -> None:

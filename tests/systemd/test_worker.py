@@ -107,32 +107,40 @@ def test_the_memory_limit_kills_the_tool_and_not_the_worker(worker, enqueue, end
 
 
 def test_another_version_is_tried_again_until_it_fits(worker, machine, db):
-    [(source,)] = db.execute(
-        "select pg_get_functiondef('ordinaut.version()'::regprocedure)"
-    ).fetchall()
-    db.execute(source.replace("'api'", "'api', 9999, 'was'"))
+    db.execute("update ordinaut.loaded_code set api = api + 1")
     machine.run("systemctl", "start", "--no-block", worker.unit)
 
     wait_for(lambda: int(worker.show("NRestarts")) >= 2)
 
-    assert worker.show("ExecMainStatus") in ("0", "75")
-    assert "OR090" in worker.journal() or "version" in worker.journal()
-    db.execute(source)
+    assert "code=exited, status=75" in worker.journal()
+    assert "version skew error=this worker speaks API" in worker.journal("-p", "err")
+    db.execute("update ordinaut.loaded_code set api = api - 1")
     wait_for(lambda: worker.is_ready)
 
 
-def test_wrong_configuration_is_not_tried_again(worker, machine, database, db):
-    database.settings(ORDINAUT_TOOLS='{"nonsense": {}}')
+@pytest.mark.parametrize(
+    ("tools", "says"),
+    [
+        ('{"shell": {}}', "tools.shell.allow must list the absolute paths"),
+        ('{"shel": {"allow": ["/bin/sh"]}}', "there is no tools.shel"),
+    ],
+)
+def test_wrong_configuration_is_not_tried_again(worker, machine, database, tools, says):
+    database.settings(ORDINAUT_TOOLS=tools)
+
     machine.run("systemctl", "start", worker.unit, check=False)
 
     wait_for(lambda: worker.show("ActiveState") == "failed")
     assert (worker.show("ExecMainStatus"), worker.show("NRestarts")) == ("78", "0")
-    assert "bad configuration" in worker.show("StatusText")
+    assert says in worker.show("StatusText")
+    assert says in worker.journal("-p", "err")
 
+
+def test_a_missing_credential_is_not_tried_again(worker, machine):
     machine.run("mv", "/etc/ordinaut/password", "/etc/ordinaut/gone")
     try:
         machine.run("systemctl", "start", worker.unit, check=False)
         wait_for(lambda: worker.show("ActiveState") == "failed")
-        assert (worker.show("ExecMainStatus"), worker.show("NRestarts")) == ("243", "0")
     finally:
         machine.run("mv", "/etc/ordinaut/gone", "/etc/ordinaut/password")
+    assert (worker.show("ExecMainStatus"), worker.show("NRestarts")) == ("243", "0")
