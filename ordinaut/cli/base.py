@@ -101,8 +101,8 @@ def complain(message: str, hint: str, code: int) -> int:
         print(json.dumps(said), file=sys.stderr)
         return code
     if to_journal():
-        said = clean(f"{message}\n{hint}".strip())
-        print(with_priority(said, "ERROR"), file=sys.stderr)
+        text = clean(f"{message}\n{hint}".strip())
+        print(with_priority(text, "ERROR"), file=sys.stderr)
         return code
     out = console(stderr=True)
     out.print(Text("error: ", style="bold red") + Text(clean(message)), soft_wrap=True)

@@ -28,18 +28,18 @@ import pytest
 from ordinaut import calls
 from ordinaut.embedded import EmbeddedPostgres
 from tests import postgres
-from tests.loops.conftest import Witness, wait_for
-from tests.systemd.machine import SYSTEM, Machine
+from tests.loops.conftest import Witness
+from tests.systemd.machine import SYSTEM, Machine, wait_for
 
 ROLE, PASSWORD, SECRET = "ordinaut_machine", "pa'ss \\word", "s3cret-of-a-tool"
-_FAST = {
+FAST = {
     "ORDINAUT_TOOLS": json.dumps(
         {
             "python": {"modules": ["tests.loops.hands"]},
             "shell": {"allow": ["/bin/sh"], "env": ["TOKEN"]},
         }
     ),
-    "ORDINAUT_TTL": "3s",
+    "ORDINAUT_TTL": "4500ms",
     "ORDINAUT_HEARTBEAT": "300ms",
     "ORDINAUT_POLL": "100ms",
     "ORDINAUT_CONCURRENCY": "1",
@@ -70,10 +70,11 @@ def outside() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def pg(server: postgres.Server, outside: Path) -> Iterator[EmbeddedPostgres]:
-    options = {"unix_socket_permissions": "0777", "autovacuum": "off", "jit": "off"}
-    made = EmbeddedPostgres(None, server.bindir or postgres.find_bindir(), options, fsync=False)
-    sockets = f'"{made.socket_dir}", "{outside}"'
-    made._options["unix_socket_directories"] = sockets
+    made = postgres.private(server.bindir or postgres.find_bindir())
+    made._options |= {
+        "unix_socket_permissions": "0777",
+        "unix_socket_directories": f'"{made.socket_dir}", "{outside}"',
+    }
     with made as pg:
         hba = pg.cluster / "pg_hba.conf"
         hba.write_text(f"local all {ROLE} scram-sha-256\n{hba.read_text()}")
@@ -97,6 +98,7 @@ def machine(outside: Path) -> Iterator[Machine]:
     try:
         machine.write("/etc/ordinaut/password", PASSWORD + "\n", 0o600)
         machine.write("/etc/ordinaut/secrets/token", SECRET + "\n", 0o600)
+        machine.run("chmod", "700", "/etc/ordinaut/secrets")
         yield machine
     finally:
         machine.stop()
@@ -114,7 +116,7 @@ class Database:
     def settings(self, **more: str) -> None:
         """Write the settings that lead here; `more` of them, too."""
         dsn = f"host=/opt/outside dbname={self.name} user={ROLE}"
-        lines = {"ORDINAUT_DSN": dsn} | _FAST | more
+        lines = {"ORDINAUT_DSN": dsn} | FAST | more
         text = "".join(f"{name}='{value}'\n" for name, value in lines.items())
         self._machine.write("/etc/ordinaut/ordinaut.env", text)
 
@@ -262,6 +264,6 @@ def ended(db: psycopg.Connection[Any]) -> Callable[[Any], Any]:
             run = calls.get_run(db, run_id)
             return run if run is not None and run.state in done else None
 
-        return wait_for(look, 20)
+        return wait_for(look)
 
     return ended

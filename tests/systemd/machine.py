@@ -1,9 +1,7 @@
 """
-A machine with systemd as PID 1, in namespaces of this host, in under a second: see `machine`.
+systemd in namespaces of this host: as PID 1 of a machine, or as the manager of a user.
 
-Inside are the units as shipped, Ordinaut at the path that they name, and the host directories that
-were asked for.  Everything else is the host's own, read-only in effect.  It needs root, unshare and
-systemd, but no systemd that runs.
+It needs root, unshare and systemd, but no systemd that runs.
 """
 
 from __future__ import annotations
@@ -16,23 +14,22 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 from uuid import uuid4
+
+from tests.loops import conftest as loops
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
 SYSTEM = Path("/etc/systemd/system")
 _PRIVATE = ["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-_BOOT = 30.0
 
 
-def wait_until(fact: object, seconds: float = 15.0, why: object = None) -> None:
-    """Return when `fact()` is true; fail after `seconds`, with what `why()` says."""
-    until = time.monotonic() + seconds
-    while not fact():  # type: ignore[operator]
-        if time.monotonic() > until:
-            raise AssertionError(f"never came true: {why() if callable(why) else fact}")
-        time.sleep(0.02)
+def wait_for(fact: Callable[[], Any]) -> Any:
+    """Return the first true answer of `fact`; with the patience that whole services need."""
+    return loops.wait_for(fact, 60)
 
 
 class Cgroups:
@@ -81,53 +78,110 @@ def _mounted(controllers: str) -> str:
     return ""
 
 
-class Machine:
-    """The machine, from construction to `stop`.
+class Namespaces:
+    """Processes that see only each other, from construction to `stop`.
 
-    Args:
-        binds: host directory to path inside, besides those that Ordinaut itself needs.
+    Attributes:
+        shares: the namespaces of its own, as letters of nsenter.
+        env: of what `run` runs.
     """
 
-    def __init__(self, binds: dict[Path, str]) -> None:
-        self._memory = tempfile.mkdtemp(prefix="ordinaut-machine-")
+    shares = "mp"
+    env: ClassVar = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_PAGER": "", "LC_ALL": "C"}
+
+    def __init__(self, unshare: list[str], command: list[str]) -> None:
         self._cgroups = Cgroups()
-        python, binds = _python({ROOT: "/opt/checkout"} | binds)
         self._process = subprocess.Popen(
-            [
-                *("unshare", *_PRIVATE, "--uts", "--ipc", "--net", "--cgroup"),
-                *(str(Path(__file__).with_name("machine")), self._memory),
-                *(f"{host}={inside}" for host, inside in binds.items()),
-            ],
+            ["unshare", *unshare, *_PRIVATE, *command],
             preexec_fn=self._cgroups.enter,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            env=self.env,
         )
         try:
-            wait_until(self._up, _BOOT, self._words)
-            self.write("/opt/ordinaut/bin/ordinaut", python, 0o755)
-            for unit in UNITS.iterdir():
-                self.write(str(SYSTEM / unit.name), unit.read_text())
+            wait_for(self._up)
+            self.prepare()
         except BaseException:
             self.stop()
             raise
 
+    def prepare(self) -> None:
+        """Do what there is to do when systemd is up."""
+
     def run(self, *command: str, check: bool = True, seconds: float = 60) -> str:
         """Run a command inside and return what it said, on either stream."""
         done = subprocess.run(
-            [
-                *("nsenter", "-t", str(self._init), "-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w"),
-                *command,
-            ],
+            ["nsenter", "-t", str(self._init), *(f"-{n}" for n in self.shares), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=seconds,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_PAGER": "", "LC_ALL": "C"},
+            env=self.env,
         )
         assert not check or done.returncode == 0, f"{command}: {done.returncode}: {done.stdout}"
         return done.stdout.rstrip("\n")
+
+    def stop(self) -> None:
+        """End it at once: the death of its PID 1 is that of all."""
+        with contextlib.suppress(ProcessLookupError):
+            if init := self._child():
+                os.kill(init, signal.SIGKILL)
+        self._process.kill()
+        self._process.communicate()
+        self._cgroups.remove()
+
+    @property
+    def _init(self) -> int:
+        init = self._child()
+        assert init, "it is down"
+        return init
+
+    def _child(self) -> int:
+        pid = self._process.pid
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+            return int(text) if text else 0
+        return 0
+
+    def _up(self) -> bool:
+        if self._process.poll() is not None:
+            assert self._process.stdout is not None
+            raise AssertionError(f"it did not start: {self._process.stdout.read().decode()}")
+        return self._child() > 0 and self._state() in ("running", "degraded")
+
+    def _state(self) -> str:
+        return self.run("systemctl", "is-system-running", check=False)
+
+
+class Machine(Namespaces):
+    """A machine whose PID 1 is systemd, up in under a second: see the script `machine`.
+
+    Inside are the units as shipped and Ordinaut at the path that they name.  The rest is the host's
+    own, and stays as it was.
+
+    Args:
+        binds: host directory to path inside, besides those that Ordinaut itself needs.
+    """
+
+    shares = "mpuinCrw"
+
+    def __init__(self, binds: dict[Path, str]) -> None:
+        self._memory = tempfile.mkdtemp(prefix="ordinaut-machine-")
+        self._python, binds = _python({ROOT: "/opt/checkout"} | binds)
+        super().__init__(
+            ["--uts", "--ipc", "--net", "--cgroup"],
+            [
+                *(str(Path(__file__).with_name("machine")), self._memory),
+                *(f"{host}={inside}" for host, inside in binds.items()),
+            ],
+        )
+
+    def prepare(self) -> None:
+        self.write("/opt/ordinaut/bin/ordinaut", self._python, 0o755)
+        for unit in UNITS.iterdir():
+            self.write(str(SYSTEM / unit.name), unit.read_text())
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file inside."""
@@ -140,42 +194,39 @@ class Machine:
         self._inside(path).unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """End it at once: the death of its PID 1 is that of all."""
-        self._process.kill()  # --kill-child
-        with contextlib.suppress(ProcessLookupError):
-            if init := self._child():
-                os.kill(init, signal.SIGKILL)
-        self._process.communicate()
-        self._cgroups.remove()
+        super().stop()
         os.rmdir(self._memory)
-
-    @property
-    def _init(self) -> int:
-        init = self._child()
-        assert init, "the machine is down"
-        return init
 
     def _inside(self, path: str) -> Path:
         return Path(f"/proc/{self._init}/root", path.lstrip("/"))
 
-    def _child(self) -> int:
-        pid = self._process.pid
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-            return int(text) if text else 0
-        return 0
-
     def _up(self) -> bool:
-        assert self._process.poll() is None, self._words()
-        if not (init := self._child()) or not os.readlink(f"/proc/{init}/exe").endswith("/systemd"):
-            return False
-        return self.run("systemctl", "is-system-running", check=False) in ("running", "degraded")
+        # Before, what answers is the script.
+        return self._child() > 0 and _is_systemd(self._child()) and super()._up()
 
-    def _words(self) -> str:
-        if self._process.poll() is None:
-            return "PID 1 does not come up: " + self.run("systemctl", "list-jobs", check=False)
-        assert self._process.stdout is not None
-        return self._process.stdout.read().decode()
+
+class UserManager(Namespaces):
+    """A `systemd --user`, of root, which sees the host's files as they are."""
+
+    env: ClassVar = Namespaces.env | {"XDG_RUNTIME_DIR": "/run/user/0", "HOME": "/nonexistent"}
+
+    def __init__(self) -> None:
+        # Not as PID 1 of the namespace: it would take itself for the manager of a system.
+        script = (
+            "mount -t tmpfs tmpfs /run && mkdir -p -m 700 /run/systemd/system /run/user/0"
+            " && { /lib/systemd/systemd --user & wait; }"
+        )
+        super().__init__(["--mount-proc"], ["sh", "-c", script])
+
+    def _state(self) -> str:
+        return self.run("systemctl", "--user", "is-system-running", check=False)
+
+
+def _is_systemd(pid: int) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/exe").endswith("/systemd")
+    except OSError:
+        return False
 
 
 def _python(binds: dict[Path, str]) -> tuple[str, dict[Path, str]]:

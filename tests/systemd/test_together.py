@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from tests.loops.conftest import wait_for
-from tests.systemd.machine import ROOT
+from tests.systemd.machine import wait_for
 
 RUN_WORKER = "/opt/checkout/deploy/run-worker"
 
@@ -17,10 +14,13 @@ def fired(db) -> int:
 
 def test_the_scheduler_fires_and_comes_back(service, db):
     scheduler = service("ordinaut-scheduler")
-    scheduler.configure("WatchdogSec=1s")
+    scheduler.configure("WatchdogSec=2s")
     scheduler.start()
     assert scheduler.show("StatusText") == "scheduling"
-    db.execute("select ordinaut.create_task('t', 'echo', p_schedule => '{\"every\": \"1 s\"}')")
+    db.execute(
+        "select ordinaut.create_task('t', 'echo', p_schedule_kind => 'cron',"
+        " p_schedule_expr => '* * * * * *', p_timezone => 'Europe/Berlin')"
+    )
     wait_for(lambda: fired(db))
 
     scheduler.signal("KILL", scheduler.main)

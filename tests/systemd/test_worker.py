@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.loops.conftest import wait_for
 from tests.systemd.conftest import ROLE
+from tests.systemd.machine import wait_for
 
 
 def test_ready_means_agreed_on_the_schema(worker, machine, db, enqueue, ended):
@@ -47,7 +47,7 @@ def test_kill_9_restarts_it_and_its_work_is_done_once(worker, enqueue, ended, wi
 
 @pytest.mark.parametrize("hangs", ["guard", "parent", "database"])
 def test_the_watchdog_ends_what_hangs(worker, pg, enqueue, ended, witness, hangs):
-    worker.configure("WatchdogSec=1s")
+    worker.configure("WatchdogSec=2s")
     worker.start()
     run_id = enqueue(seconds=60, again=0)
     witness.wait("start")
