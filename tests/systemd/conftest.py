@@ -39,7 +39,7 @@ FAST = {
             "shell": {"allow": ["/bin/sh"], "env": ["TOKEN"]},
         }
     ),
-    "ORDINAUT_TTL": "4500ms",
+    "ORDINAUT_TTL": "3s",
     "ORDINAUT_HEARTBEAT": "300ms",
     "ORDINAUT_POLL": "100ms",
     "ORDINAUT_CONCURRENCY": "1",

@@ -46,7 +46,8 @@ def test_kill_9_restarts_it_and_its_work_is_done_once(worker, enqueue, ended, wi
 
 
 @pytest.mark.parametrize("hangs", ["guard", "parent", "database"])
-def test_the_watchdog_ends_what_hangs(worker, pg, enqueue, ended, witness, hangs):
+def test_the_watchdog_ends_what_hangs(worker, database, pg, enqueue, ended, witness, hangs):
+    database.settings(ORDINAUT_TTL="4500ms")  # or the guard is faster when the parent hangs
     worker.configure("WatchdogSec=2s")
     worker.start()
     run_id = enqueue(seconds=60, again=0)
@@ -110,7 +111,7 @@ def test_another_version_is_tried_again_until_it_fits(worker, machine, db):
     db.execute("update ordinaut.loaded_code set api = api + 1")
     machine.run("systemctl", "start", "--no-block", worker.unit)
 
-    wait_for(lambda: int(worker.show("NRestarts")) >= 2)
+    wait_for(lambda: int(worker.show("NRestarts")) >= 1)
 
     assert "code=exited, status=75" in worker.journal()
     assert "version skew error=this worker speaks API" in worker.journal("-p", "err")
