@@ -13,12 +13,13 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
+from ordinaut.tools.death import die_with_parent
 from tests.loops import conftest as loops
 
 ROOT = Path(__file__).parents[2]
@@ -49,22 +50,23 @@ class Cgroups:
                         (own / limit).write_text((own.parent / limit).read_text())
 
     def enter(self) -> None:
-        """Move the calling process in; to be called between fork and exec."""
+        """Move the calling process in."""
         for path in self.paths:
             (path / "cgroup.procs").write_text("0")
 
     def remove(self) -> None:
         for path in self.paths:
             for directory, _, _ in os.walk(path, topdown=False):
-                until = time.monotonic() + 5
-                while True:  # a process that was killed leaves its cgroup a little later
-                    try:
-                        os.rmdir(directory)
-                        break
-                    except OSError:
-                        if time.monotonic() > until:
-                            raise
-                        time.sleep(0.02)
+                wait_for(partial(_removed, directory))
+
+
+def _removed(directory: str) -> bool:
+    """Remove a cgroup; not yet while a process that was killed is still leaving it."""
+    try:
+        os.rmdir(directory)
+    except OSError:
+        return False
+    return True
 
 
 def _mounted(controllers: str) -> str:
@@ -91,9 +93,15 @@ class Namespaces:
 
     def __init__(self, unshare: list[str], command: list[str]) -> None:
         self._cgroups = Cgroups()
+        die = die_with_parent(os.getpid())  # and with it all inside, if pytest is killed
+
+        def begin() -> None:
+            die()
+            self._cgroups.enter()
+
         self._process = subprocess.Popen(
             ["unshare", *unshare, *_PRIVATE, *command],
-            preexec_fn=self._cgroups.enter,
+            preexec_fn=begin,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
