@@ -85,6 +85,20 @@ class Session:
         who = "anyone" if by is None else by.name
         raise AssertionError(f"{self.name} never blocked on {who}")
 
+    def is_waiting(self, watch: psycopg.Connection[Any]) -> bool:
+        """Wait until the statement that `start()` sent has ended or is blocked; say whether it is.
+
+        Args:
+            watch: another connection of the same role, in no transaction.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while self._pending is not None and not wait([self._pending], 0.001).done:
+            row = watch.execute("select pg_blocking_pids(%s)", [self.pid]).fetchone()
+            if row and row[0]:
+                return True
+            assert time.monotonic() < deadline, f"{self.name} neither ends nor waits for anybody"
+        return False
+
     def result(self) -> list[Any]:
         """Wait for the statement that `start()` sent; return its rows or raise its error."""
         assert self._pending is not None, f"{self.name} has nothing pending"

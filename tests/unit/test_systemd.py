@@ -76,7 +76,7 @@ def logged(style: str, stream: str) -> str:
 def test_journald_gets_a_level_for_each_line_and_no_time():
     said = logged("text", "f'{s.st_dev}:{s.st_ino}'")
 
-    assert said == "<6>registered queue=mail\n<3>odd\n<3>ValueError: why\n"
+    assert said == "<6>registered queue=mail\n<3>odd\n<3>    ValueError: why\n"
     lines = logged("json", "f'{s.st_dev}:{s.st_ino}'").splitlines()
     assert [line[:4] for line in lines] == ["<6>{", "<3>{"]
 
