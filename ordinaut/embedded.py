@@ -34,6 +34,7 @@ from urllib.parse import quote
 
 from ordinaut.binaries import INSTALL_HINT, EmbeddedError, find_bindir, server_major, usable
 
+_TAKES_CONNECTIONS = (["ready"], ["standby"])
 _WATCHER = Path(__file__).with_name("watcher.py")
 _PORT = 5432  # part of the socket's name; nothing listens on TCP
 _SOCKET_PATH_MAX = 100  # sun_path has 108 bytes on Linux, 104 on macOS
@@ -274,7 +275,7 @@ class EmbeddedPostgres:
     def _wait_ready(self, begin: int, stale: list[str]) -> None:
         assert self._watcher is not None
         deadline = time.monotonic() + _START_TIMEOUT
-        while (now := _started(self.cluster)) == stale or now[-1:] != ["ready"]:
+        while (now := _started(self.cluster)) == stale or now[-1:] not in _TAKES_CONNECTIONS:
             ended = self._watcher.poll() is not None
             if ended or time.monotonic() > deadline:
                 with self.log.open(errors="replace") as log:

@@ -114,7 +114,7 @@ class WaitTimeout(TimeoutError):
     """The run had not ended when the caller stopped waiting.  It goes on; wait again."""
 
 
-def sentence(exc: Error) -> str:
+def sentence(exc: Exception) -> str:
     """Return what went wrong in one line: no DETAIL, no CONTEXT, no second host."""
-    lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    return exc.diag.message_primary or lines[0]
+    said = exc.diag.message_primary if isinstance(exc, Error) else None
+    return (said or str(exc).strip() or type(exc).__name__).splitlines()[0]

@@ -195,6 +195,7 @@ class Guard:
         import psycopg
 
         from ordinaut import calls, db
+        from ordinaut.errors import sentence
 
         until = time.monotonic() + min(_REPORT, self._config.ttl)
         backoff = db.Backoff(base=0.1, cap=2.0)
@@ -215,7 +216,7 @@ class Guard:
             except psycopg.Error as exc:
                 wait = backoff.next()
                 if time.monotonic() + wait > until:
-                    log.error("could not report the death", extra={"error": str(exc).strip()})
+                    log.error("could not report the death", extra={"error": sentence(exc)})
                     return
                 time.sleep(wait)
 

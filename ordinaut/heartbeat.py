@@ -23,7 +23,7 @@ from uuid import UUID
 import psycopg
 
 from ordinaut import calls, db
-from ordinaut.errors import WorkerUnknown
+from ordinaut.errors import WorkerUnknown, sentence
 from ordinaut.ledger import Ledger
 from ordinaut.workerconfig import WorkerConfig
 
@@ -95,10 +95,12 @@ class Heartbeat(threading.Thread):
                     if backoff.failures:
                         log.info("heartbeat is back")
                     backoff.reset()
+            except db.AGAIN:
+                wait = random.uniform(0.01, 0.1)  # nothing happened; the connection is fine
             except (psycopg.Error, OSError) as exc:
                 wait = backoff.next()
                 if backoff.failures == 1:
-                    log.warning("heartbeat failed", extra={"error": str(exc).strip()})
+                    log.warning("heartbeat failed", extra={"error": sentence(exc)})
                 self._hang_up()
             self._wake.wait(wait)
             self._wake.clear()

@@ -119,6 +119,11 @@ class Context:
         return _uuid(self._unit[wire.WORK])
 
     @property
+    def lease_id(self) -> UUID:
+        """The fencing token: of two who run the same unit, the database listens to one."""
+        return _uuid(self._unit[wire.LEASE])
+
+    @property
     def task_id(self) -> UUID | None:
         """None: nobody's schedule, an enqueue."""
         task_id = self._unit[wire.TASK]

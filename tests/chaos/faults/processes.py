@@ -1,0 +1,167 @@
+"""Faults of processes: killed, stopped, frozen, starved, with a wrong clock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.chaos.faults import Missing, fault
+from tests.chaos.lab import TTL, Lab, Process
+from tests.chaos.load import TOOL
+
+
+def _later(process: Process, dice: random.Random) -> None:
+    """Start a process again, as systemd would."""
+    time.sleep(dice.uniform(0.2, 2.0))
+    process.start()
+
+
+@fault
+def kill_worker(lab: Lab, dice: random.Random, scale: float) -> None:
+    """kill -9 of all of a worker: only its ttl tells."""
+    worker = dice.choice(lab.workers)
+    with lab.fault("kill_worker", worker.name):
+        worker.kill()
+        _later(worker, dice)
+
+
+@fault
+def kill_parent(lab: Lab, dice: random.Random, scale: float) -> None:
+    """kill -9 of the parent only: its guard tells the database."""
+    worker = dice.choice(lab.workers)
+    with lab.fault("kill_parent", worker.name):
+        for pid in worker.tree[1:2]:
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(5)
+        worker.kill()
+        _later(worker, dice)
+
+
+@fault
+def kill_child(lab: Lab, dice: random.Random, scale: float) -> None:
+    """kill -9 of a child that runs a tool."""
+    worker = dice.choice(lab.workers)
+    with lab.fault("kill_child", worker.name):
+        for pid in worker.tree[2:3]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@fault
+def kill_scheduler(lab: Lab, dice: random.Random, scale: float) -> None:
+    scheduler = dice.choice(lab.schedulers)
+    with lab.fault("kill_scheduler", scheduler.name):
+        scheduler.kill()
+        _later(scheduler, dice)
+
+
+@fault
+def stop_worker(lab: Lab, dice: random.Random, scale: float) -> None:
+    """SIGTERM, as a deploy: it drains and says 0."""
+    worker = dice.choice(lab.workers)
+    with lab.fault("stop_worker", worker.name):
+        code = worker.stop()
+        if code != 0:
+            raise AssertionError(f"{worker.name} answered SIGTERM with {code}")
+        worker.start()
+
+
+@fault
+def zombie(lab: Lab, dice: random.Random, scale: float) -> None:
+    """SIGSTOP of everything past the lease, then SIGCONT: a host that slept."""
+    worker = dice.choice(lab.workers)
+    with lab.fault("zombie", worker.name):
+        try:
+            lab.frozen = True
+            worker.signal(signal.SIGSTOP)
+            time.sleep(2.5 * TTL)
+        finally:
+            worker.signal(signal.SIGCONT)
+
+
+@fault
+def zombie_parent(lab: Lab, dice: random.Random, scale: float) -> None:
+    """SIGSTOP of the parent alone: the children go on until the guard ends them."""
+    worker = dice.choice(lab.workers)
+    with lab.fault("zombie_parent", worker.name):
+        parents = worker.tree[1:2]
+        try:
+            for pid in parents:
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(2.5 * TTL)
+        finally:
+            for pid in parents:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        # A guard that had to kill its parent exits, and is started again.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(3)
+            worker.kill()
+            _later(worker, dice)
+
+
+@fault
+def frozen_scheduler(lab: Lab, dice: random.Random, scale: float) -> None:
+    scheduler = dice.choice(lab.schedulers)
+    with lab.fault("frozen_scheduler", scheduler.name):
+        try:
+            scheduler.signal(signal.SIGSTOP)
+            time.sleep(dice.uniform(3, 8))
+        finally:
+            scheduler.signal(signal.SIGCONT)
+
+
+@fault
+def two_schedulers(lab: Lab, dice: random.Random, scale: float) -> None:
+    """Five schedulers at once, each of which believes in its mission."""
+    extra = [lab.scheduler(f"scheduler-extra-{time.time_ns()}") for _ in range(3)]
+    with lab.fault("two_schedulers"):
+        time.sleep(4)
+        for process in extra:
+            process.kill()
+            lab.processes.remove(process)
+
+
+@fault
+def starved_cpu(lab: Lab, dice: random.Random, scale: float) -> None:
+    """Sixteen busy processes, and a tool that holds the GIL."""
+    with lab.fault("starved_cpu"):
+        busy = [
+            subprocess.Popen([sys.executable, "-c", "while True: pass"], stdin=subprocess.DEVNULL)
+            for _ in range(16)
+        ]
+        try:
+            with lab.connect() as conn:
+                for _ in range(4):
+                    conn.execute(
+                        'select ordinaut.enqueue(%s, \'{"hold_gil": true, "seconds": 4}\')', [TOOL]
+                    )
+            time.sleep(3 * TTL * min(1.0, scale + 0.4))
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
+
+
+@fault
+def skewed_clock(lab: Lab, dice: random.Random, scale: float) -> None:
+    """A worker whose clock is an hour off and runs at twice the speed: nobody asks its clock."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        raise Missing("no libfaketime (Debian: faketime)")
+    off = dice.choice(("+3600", "-3600"))
+    environ = {"LD_PRELOAD": str(library), "FAKETIME": f"{off} x2", "CHAOS_CLOCK": "skewed"}
+    environ["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"  # that one is the same for all processes
+    with lab.fault("skewed_clock", off):
+        worker = lab.worker(f"worker-skewed-{time.time_ns()}", **environ)
+        time.sleep(8 + 10 * scale)
+        lab.processes.remove(worker)
+        if (code := worker.stop()) != 0:
+            raise AssertionError(f"{worker.name} answered SIGTERM with {code}")
