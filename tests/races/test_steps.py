@@ -8,8 +8,10 @@ Race: workers lease and settle the steps of a run at once, or while somebody hol
     failure, failure        so it does with two failures, and the first is its error
     hold, exchange          what cannot be settled now is busy, stays leased, and is settled later;
                             a lost answer says so again
+    hold, part              so it is with some of a lease: what was settled is, the others are leased
     hold, reap              the lease of a dead worker stays until its run can be had
     hold, wake              a step that slept is put off, and woken later
+    wake, cancel            one that is being woken is left to be, and the run ends after it
     lease, cancel           the run starts: the cancel waits, then takes what was not leased
     lease undone, cancel    the run is cancelled where it was
     start, cancel           so it is with the start by hand
@@ -196,6 +198,26 @@ def test_hold_exchange(batch, worker_id, ann, bob, boss):
     assert boss.one("select count(*) from ordinaut.lease") == 0
 
 
+def test_hold_part(batch, worker_id, ann, bob, boss):
+    held, (one, two, alone), (held_id, other_id) = batch
+    ann.run(HOLD, held_id)
+    part = [(held, u.work_id, "success") for u in (one, two)]
+    assert kinds(bob.run(*exchange(worker_id, uuid4(), 3, part))) == [("busy", one.work_id)]
+    bob.commit()
+    ann.commit()
+    assert (state(boss, other_id), state(boss, held_id)) == ("success", "running")
+    settled = boss.one("select settled from ordinaut.lease where lease_id = %s", held)
+    assert settled == [two.work_id]
+    boss.commit()
+    rest = [(held, u.work_id, "success") for u in (one, alone)]
+    assert bob.run(*exchange(worker_id, uuid4(), 3, rest)) == []
+    bob.commit()
+    assert (states(boss, held_id), run(boss, alone.run_id).state) == (
+        ("success", "complete"),
+        "success",
+    )
+
+
 def test_hold_reap(run_id, ann, at, boss):
     reaper = at("reaper", "12:02:00")
     _, step_id = lease(boss, run_id, "a")
@@ -224,6 +246,22 @@ def test_hold_wake(run_id, ann, at, boss):
     assert [row.step for row in late.run(LEASE)] == ["j"]
     late.commit()
     assert states(boss, run_id) == ("running", "complete", "skipped", "in_progress")
+
+
+def test_wake_cancel(run_id, ann, at, boss):
+    late = at("late", "12:02:00")
+    boss.run("select ordinaut.skip_step(%s)", step(boss, run_id, "b").step_id)
+    parked(boss, run_id, "a", {"kind": "sleep", "seconds": 60})
+    ann.run(HOLD, run_id)
+    assert late.run(LEASE) == []  # uncommitted: it has the unit, and puts it off
+    assert ann.run(CANCEL, run_id) == [("requested",)]
+    ann.commit()
+    late.commit()
+    assert states(boss, run_id) == ("running", "in_progress", "skipped", "cancelled")
+    late.at("2026-03-29 12:02:01+00")
+    assert late.run(LEASE) == []
+    late.commit()
+    assert states(boss, run_id) == ("cancelled", "complete", "skipped", "cancelled")
 
 
 # A run that starts, and a cancel
