@@ -8,8 +8,9 @@ Race: workers lease and settle the steps of a run at once, or while somebody hol
     failure, failure        so it does with two failures, and the first is its error
     hold, exchange          what cannot be settled now is busy, stays leased, and is settled later;
                             a lost answer says so again
-    hold, part              so it is with some of a lease: what was settled is, the others are leased
+    hold, part              so it is with a part of a lease; the rest stays leased
     hold, reap              the lease of a dead worker stays until its run can be had
+    hold, lease             a step that is ready is leased all the same, once
     hold, wake              a step that slept is put off, and woken later
     wake, cancel            one that is being woken is left to be, and the run ends after it
     lease, cancel           the run starts: the cancel waits, then takes what was not leased
@@ -176,6 +177,7 @@ def batch(boss, worker_id):
 
 def test_hold_exchange(batch, worker_id, ann, bob, boss):
     held, (one, two, alone), (held_id, other_id) = batch
+    beside, _ = lease(boss, started(boss, [{"id": "beside", "uses": "echo"}]), "beside")
     ann.run(HOLD, held_id)
     call = exchange(
         worker_id, uuid4(), 3, [(held, u.work_id, "success") for u in (one, two, alone)]
@@ -195,7 +197,7 @@ def test_hold_exchange(batch, worker_id, ann, bob, boss):
     assert bob.run(*exchange(worker_id, uuid4(), 3, [(held, one.work_id, "success")])) == []
     bob.commit()
     assert states(boss, held_id) == ("success", "complete")
-    assert boss.one("select count(*) from ordinaut.lease") == 0
+    assert boss.run("select lease_id, settled from ordinaut.lease") == [(beside, [])]
 
 
 def test_hold_part(batch, worker_id, ann, bob, boss):
@@ -230,6 +232,18 @@ def test_hold_reap(run_id, ann, at, boss):
     reaper.commit()
     assert states(boss, run_id) == ("running", "waiting_for_retry", "ready", "pending")
     assert boss.one("select crashes from ordinaut.step where step_id = %s", step_id) == 1
+
+
+def test_hold_lease(run_id, pair_id, ann, at, boss):
+    late = at("late", "12:02:00")
+    parked(boss, run_id, "a", {"kind": "sleep", "seconds": 60})
+    ann.run(HOLD, pair_id)
+    assert sorted(row.step for row in late.run(LEASE)) == ["a", "b", "b"]  # and wakes who slept
+    late.commit()
+    ann.commit()
+    assert states(boss, pair_id) == ("running", "in_progress", "in_progress")
+    assert states(boss, run_id) == ("running", "complete", "in_progress", "pending")
+    assert due(boss) == []
 
 
 def test_hold_wake(run_id, ann, at, boss):

@@ -43,7 +43,7 @@ as $fn$ select jsonb_build_object('who', p_who, 'text', string_agg(md5(p_who || 
 \set ours '[{"id": "a", "uses": "echo", "save_as": "x", "on_rollback": {"uses": "undo"}}, {"id": "b", "uses": "echo", "save_as": "y"}, {"id": "c", "uses": "echo", "save_as": "z", "with": {"v": "${steps.x}"}, "on_rollback": {"uses": "undo"}}, {"id": "d", "uses": "echo", "with": {"all": "${steps}"}}, {"id": "e", "uses": "echo", "with": {"v": "${steps.c}"}}]'
 \set theirs '[{"id": "a", "uses": "echo", "save_as": "theirs", "on_rollback": {"uses": "undo", "retry_count": 1}}, {"id": "o2", "uses": "echo", "save_as": "their_y"}, {"id": "o3", "uses": "echo", "needs": "a"}, {"id": "d", "uses": "echo"}, {"id": "e", "uses": "echo"}, {"id": "f", "uses": "echo"}]'
 
--- The neighbours: one has failed, and its rollback too; one is asked to stop; one's failure is not evaluated yet.
+-- The neighbours: one has failed, and its rollback too; one is asked to stop; one's failure is not evaluated yet; one is being undone.
 select ordinaut.create_task('theirs', p_pipeline => :'theirs', p_payload => test.large('theirs'));
 select run_id as failed from ordinaut.run_now('theirs') \gset
 select ordinaut.start_run(:'failed');
@@ -57,7 +57,9 @@ select run_id as open from ordinaut.run_now('theirs') \gset
 select ordinaut.start_run(:'open');
 select test.done(:'open', 'a', '"open"'), test.done(:'open', 'o2', '"open"');
 select ordinaut._fail_unevaluated(test.lease(:'open', 'o3'), (test.step(:'open', 'o3')).step_id, '{"message": "later"}');
-create temp table beside on commit drop as select r as run_id, test.all_of(r) as was from unnest(array[:'failed', :'asked', :'open']::uuid[]) as r;
+select test.run(:'ours') as undone \gset
+select test.done(:'undone', 'a', '"undone"'), test.done(:'undone', 'b', '"undone"'), test.done(:'undone', 'c', '"undone"'), test.fail(:'undone', 'd', 'boom');
+create temp table beside on commit drop as select r as run_id, test.all_of(r) as was from unnest(array[:'failed', :'asked', :'open', :'undone']::uuid[]) as r;
 create function test.unmoved(p_what text) returns text
 language sql
 as $fn$ select test.eq((select array_agg(b.run_id) from beside as b where test.all_of(b.run_id) <> b.was), null, p_what) $fn$;
