@@ -400,14 +400,16 @@ class Crew:
     def _inherit(self, child: Child, how: str) -> bool:
         """Find every unit of a dead child its door; say whether one is charged with the death."""
         running = child.running()
-        at_work = running[0] if running is not None else None
+        at_work, since = running[:2] if running is not None else (None, 0)
+        took = (time.monotonic_ns() - since) // 1000
         charged = guilty(child.doom, at_work, child.shared)
         doom = child.doom or Doom("crashed", None, f"child died: {how}")
         for work_id, unit in child.held.items():
             if work_id in charged:
                 if doom.outcome is not None:
                     error = None if doom.outcome == "released" else doom.error()
-                    self.outbox.report(unit, doom.outcome, error)
+                    ran = took if work_id == at_work else 0
+                    self.outbox.report(unit, doom.outcome, error, ran)
             elif work_id in child.shared or work_id == at_work:
                 self.outbox.report(unit, "released")
             else:

@@ -33,7 +33,7 @@ is passed over and counted (History.torn).
         {"seed": n, "now": server time of the dump, "lease_ttl": s, "quiescent": true,
          "bounds": {"recovery_s", "start_late_s", "kill_grace_s", "clock_s", "connections",
                     "rss_bytes", "rss_growth", "fds", "log_bytes_per_s", "table_bytes",
-                    "table_growth", "backlog", "late_s"},
+                    "table_growth", "backlog", "late_s", "async_window_s"},
          "declared": {"async_failover": bool, "self_fencing": bool},
          "keys": {prefix: limit}, "queues": [...], "fifo_keys": [prefix, ...],
          "witnessed": [tool, ...],     tools that write to the witness; left out: all but CONTROL

@@ -266,7 +266,10 @@ def _last(unit: Unit, told: list[Settle]) -> Settle | None:
         if row.get("state") not in TERMINAL:
             return None
         for settle in told:
-            if settle.is_attempt and settle.at == seconds(row["finished_at"]):
+            is_end = settle.event == "cancelled" or (
+                settle.event in FAILURES and settle.run_at is None
+            )
+            if is_end:
                 settle.started = settle.started or seconds(row.get("started_at"))
                 settle.token = settle.token or row.get("lease_id")
                 if settle.event == "cancelled" and row.get("started_at") is None:

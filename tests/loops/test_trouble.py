@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -104,6 +105,7 @@ def test_a_timeout_kills_the_tool_and_what_it_started(worker, enqueue, ended, wi
     run = ended(enqueue("deaf", timeout="200 ms", attempts=2))
 
     assert run.state == "timed_out"
+    assert run.finished_at - run.started_at >= timedelta(milliseconds=200)
     starts = witness.lines()
     assert [line.event for line in starts] == ["start"] * 2
     assert not any(alive(line.pid) for line in starts)

@@ -134,9 +134,9 @@ def acceptance(history: History, lives: Lives, found: Finding) -> None:
     tasks |= {("", row["task_id"]) for row in history.table("task")}
     for call in history.called("create_task"):
         found.count()
-        name = (call.args.get("namespace") or "default", str(call.args.get("name")))
-        if call.answer == "ok" and not {name, ("", call.result)} & tasks:
-            _missing(history, call, f"task {name[1]}", found)
+        task = (call.args.get("namespace") or "default", call.args.get("name"))
+        if call.answer == "ok" and not {task, ("", call.result)} & tasks:
+            _missing(history, call, f"task {task[1]}", found)
     events = {row["event_id"] for row in history.table("event")}
     for call in history.called("emit_event"):
         found.count()

@@ -16,11 +16,13 @@ def is_excused(history: History, at: float) -> bool:
     """Whether a commit of this instant may be missing, by a declared asynchronous failover."""
     if not history.declares("async_failover"):
         return False
-    window = history.bound("async_window_s", 30)
+    window = history.bound("async_window_s", 5)
     return any(
         fault["t0"] - window <= at <= (fault.get("t1") or fault["t0"])
         for fault in history.faults
-        if "promot" in fault["fault"] or "failover" in fault["fault"]
+        # A synchronous standby has all that was acknowledged.
+        if ("promot" in fault["fault"] or "failover" in fault["fault"])
+        and not fault["fault"].startswith("sync")
     )
 
 

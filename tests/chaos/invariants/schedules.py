@@ -131,6 +131,10 @@ def _compare(ledger: Ledger, history: History, late: timedelta, found: Finding) 
             found.wrong(
                 f"{ledger.label()}: {decided.isoformat()} is no occurrence of its calendar", row
             )
+        elif task["schedule_kind"] != "once" and any(
+            begin < decided <= (end or decided) for begin, end in quiet if decided is not None
+        ):
+            found.wrong(f"{ledger.label()}: {decided} was decided while it was silent", row)
 
 
 def _is_excused(

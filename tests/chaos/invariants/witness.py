@@ -16,27 +16,16 @@ def _brief(start: Start) -> Row:
     return {name: getattr(start, name) for name in names}
 
 
-def settle_of(lives: Lives, start: Start) -> Settle | None:
-    """Return what the tables say of the end of this attempt."""
-    unit = lives.by_work.get(start.work)
-    if unit is None:
-        return None
-    for settle in unit.settles:
-        if settle.token == start.token:
-            return settle
-    for settle in unit.attempts():
-        if settle.token is None and settle.attempt == start.attempt:
-            return settle
-    return None
-
-
 def is_fenced(history: History, lives: Lives, start: Start) -> bool:
     """Whether the lease of this attempt was taken back while its tool may have gone on."""
-    settle = settle_of(lives, start)
-    if settle is None:
+    unit = lives.by_work.get(start.work)
+    settles = [s for s in unit.settles if s.token == start.token] if unit else []
+    if unit and not settles:
+        settles = [s for s in unit.attempts() if s.token is None and s.attempt == start.attempt]
+    if not settles:
         return is_lost_attempt(history, lives, start)
-    # Taken back, or ended over its head: its worker wrote nothing.
-    return settle.is_fenced or settle.token is None or settle.event in ("late", "crashed")
+    # Taken back, or ended over its head: its worker wrote nothing that counts.
+    return any(s.is_fenced or s.token is None or s.event in ("late", "crashed") for s in settles)
 
 
 @invariant("I11", "no more than limit units of one key run at once, but for fenced ones")

@@ -72,6 +72,7 @@ class World:
     def call(self, name: str, args: dict[str, Any], function: Callable[[], Any]) -> Any:
         """Make an API call, with a line before and after it."""
         self.n += 1
+        self.later(0.01)
         line = {"n": self.n, "call": name, "args": args, "t0": self.at.timestamp()}
         self._client.write({**line, "t1": None})
         result = function()
@@ -126,7 +127,8 @@ class World:
     def task(self, name: str, kind: str, expr: str | None, **args: Any) -> UUID:
         told = {"name": name, "schedule_kind": kind, "schedule_expr": expr}
         made = self.call("create_task", told, lambda: calls.create_task(
-            self.db.conn, name, "echo", {}, schedule_kind=kind, schedule_expr=expr, **args))  # fmt: skip
+            self.db.conn, name, "echo", {}, schedule_kind=kind, schedule_expr=expr, **args,
+        ))  # fmt: skip
         return UUID(str(made))
 
     def sample(self, due: int, late: float) -> None:
