@@ -78,6 +78,8 @@ create index due_work_suspect_idx on ordinaut.due_work (queue) where crashes > 0
 
 -- Held back by something other than time.  Whoever removes the reason moves the row back.
 create table ordinaut.parked (
+  reason           text        not null,
+  parked_at        timestamptz not null,
   work_id          uuid        not null,
   run_id           uuid        not null,
   step             text,
@@ -100,8 +102,6 @@ create table ordinaut.parked (
   retry_of         uuid,
   payload          jsonb,
   pipeline_id      uuid,
-  reason           text        not null,
-  parked_at        timestamptz not null,
   constraint parked_pk primary key (work_id),
   constraint parked_reason_known
     check (reason in ('key', 'tool', 'limit', 'overlap', 'breaker', 'event', 'approval', 'child',
@@ -167,6 +167,7 @@ create table ordinaut.worker (
   concurrency  integer     not null,
   ttl          interval    not null,
   is_idle      boolean     not null,  -- declared: a NOTIFY would wake it
+  is_stale     boolean     not null default false,  -- of an API before the last install
   started_at   timestamptz not null,
   seen_at      timestamptz not null,
   constraint worker_pk primary key (worker_id)

@@ -228,6 +228,8 @@ create table ordinaut.occurrence (
 partition by RANGE (scheduled_for);
 
 create table ordinaut.parked (
+  reason           text not null,
+  parked_at        timestamp with time zone not null,
   work_id          uuid not null,
   run_id           uuid not null,
   step             text,
@@ -250,8 +252,6 @@ create table ordinaut.parked (
   retry_of         uuid,
   payload          jsonb,
   pipeline_id      uuid,
-  reason           text not null,
-  parked_at        timestamp with time zone not null,
   constraint parked_pk PRIMARY KEY (work_id),
   constraint parked_reason_known CHECK ((reason = ANY (ARRAY['key'::text, 'tool'::text, 'limit'::text, 'overlap'::text, 'breaker'::text, 'event'::text, 'approval'::text, 'child'::text, 'error'::text])))
 )
@@ -550,6 +550,7 @@ create table ordinaut.worker (
   concurrency  integer not null,
   ttl          interval not null,
   is_idle      boolean not null,
+  is_stale     boolean not null default false,
   started_at   timestamp with time zone not null,
   seen_at      timestamp with time zone not null,
   constraint worker_pk PRIMARY KEY (worker_id)

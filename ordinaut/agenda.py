@@ -51,11 +51,11 @@ class Queue:
 class Agenda:
     """The queues of a worker, and its own idleness as the database has it."""
 
-    def __init__(self, config: WorkerConfig, crew: Crew, ledger: Ledger, listen: bool) -> None:
+    def __init__(self, config: WorkerConfig, crew: Crew, ledger: Ledger) -> None:
         self._config = config
         self._crew = crew
         self._ledger = ledger
-        self._listen = listen
+        self._listen = False
         self._queues = deque(Queue(name) for name in config.queues)
         self._idle = False
         self._full = False  # the last lease got all that it asked for, and that was not just one
@@ -73,8 +73,13 @@ class Agenda:
             queue.floors.sweep()
             queue.hot = True
 
-    def reconnected(self) -> None:
-        """Look everywhere; whether the flag reached the database is not known."""
+    def reconnected(self, listen: bool) -> None:
+        """Look everywhere; whether the flag reached the database is not known.
+
+        Args:
+            listen: a NOTIFY would reach us: worth asking for one when there is nothing to do.
+        """
+        self._listen = listen
         self._idle = False
         self.sweep()
 

@@ -34,7 +34,7 @@ class Child:
 
     Attributes:
         held: the units sent and not reported, in the order of sending.
-        shared: those of them that run on the child's event loop.
+        shared: those of them that run on the child's event loop, since when (monotonic, ns).
         orphans: units of lost leases that it has not given up yet; nobody wants their results.
         told: units that the child was asked to cancel.
         told_at: since when async units of it have been asked to stop, and have not.
@@ -44,7 +44,7 @@ class Child:
     def __init__(self, slot: int, env: dict[str, str]) -> None:
         self.slot = slot
         self.held: dict[bytes, Unit] = {}
-        self.shared: set[bytes] = set()
+        self.shared: dict[bytes, int] = {}
         self.orphans: dict[bytes, Unit] = {}
         self.told: set[bytes] = set()
         self.told_at: float | None = None
@@ -102,6 +102,12 @@ class Child:
         if not started or not (work_id in self.held or work_id in self.orphans):
             return None
         return work_id, started, counter
+
+    def spent(self, work_id: bytes) -> int:
+        """Return for how many microseconds this unit has been running; 0: it is not."""
+        running = self.running()
+        since = running[1] if running and running[0] == work_id else self.shared.get(work_id)
+        return 0 if since is None else (time.monotonic_ns() - since) // 1000
 
     def give(self, units: list[Unit]) -> bool:
         """Send units; see `send`."""

@@ -276,7 +276,7 @@ class Crew:
     def _check_deaf(self, child: Child, idle: bool, now: float) -> None:
         """Kill a child whose async units do not stop: one holds the GIL, and nobody hears us."""
         lost = [w for w, unit in child.orphans.items() if unit[TOOL] not in self._spared]
-        waiting = [*(child.told & child.shared), *lost] if idle else []
+        waiting = [*(child.told & child.shared.keys()), *lost] if idle else []
         if not waiting:
             child.told_at = None
         elif child.told_at is None:
@@ -306,7 +306,7 @@ class Crew:
         elif kind == "started":
             unit = child.held.get(message[1])
             if unit is not None:
-                child.shared.add(message[1])
+                child.shared[message[1]] = time.monotonic_ns()
                 self.pace.shared.add(unit[TOOL])
                 self.dispatch()
         elif kind == "overdue":
@@ -350,7 +350,7 @@ class Crew:
         ran = len(out) - counted
         self.finished += ran
         if child.shared or told:
-            child.shared &= held.keys()
+            child.shared = {w: at for w, at in child.shared.items() if w in held}
             told &= held.keys()
         if child.tool is not None and ran > quick:
             self.pace.learn(child.tool, ran - quick, spent / 1e6)
@@ -400,18 +400,16 @@ class Crew:
     def _inherit(self, child: Child, how: str) -> bool:
         """Find every unit of a dead child its door; say whether one is charged with the death."""
         running = child.running()
-        at_work, since = running[:2] if running is not None else (None, 0)
-        took = (time.monotonic_ns() - since) // 1000
-        charged = guilty(child.doom, at_work, child.shared)
+        at_work = running[0] if running is not None else None
+        charged = guilty(child.doom, at_work, set(child.shared))
         doom = child.doom or Doom("crashed", None, f"child died: {how}")
         for work_id, unit in child.held.items():
             if work_id in charged:
                 if doom.outcome is not None:
                     error = None if doom.outcome == "released" else doom.error()
-                    ran = took if work_id == at_work else 0
-                    self.outbox.report(unit, doom.outcome, error, ran)
+                    self.outbox.report(unit, doom.outcome, error, child.spent(work_id))
             elif work_id in child.shared or work_id == at_work:
-                self.outbox.report(unit, "released")
+                self.outbox.report(unit, "released", spent=child.spent(work_id))
             else:
                 self._unstarted(unit, work_id in child.told)
         return child.doom is None and bool(charged & child.held.keys() or child.orphans)

@@ -5,9 +5,11 @@ Every connection has a name that pg_stat_activity shows, gives up on a dead peer
 and on a lock within `lock_timeout`, speaks UTC and UTF-8, and lands on a server that accepts
 writes: after a failover a DSN with several hosts finds the new primary by itself.
 
-Behind a pooler in transaction mode (`pooled=True`) a session is nobody's: nothing may be set
-for it, nothing may be prepared in it, and PgBouncer refuses start-up options that it does not
-track.  So none are sent.  Give the role its timeouts instead:
+Behind a pooler in transaction mode a session is nobody's: nothing may be set for it, nothing may
+be prepared in it, and PgBouncer refuses start-up options that it does not track.  A pooler need
+not be announced: it makes up the process id of its answer to a login, so the id that the server
+itself tells is another one, and what looks like a pooler is never trusted with a session.  Give
+the role its timeouts instead:
 
     alter role app set lock_timeout = '5s';
     alter role app set idle_in_transaction_session_timeout = '60s';
@@ -24,6 +26,14 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
 Connection = psycopg.Connection[Any]
+
+
+class _Ours(psycopg.Connection[Any]):
+    pooled = False
+
+
+# What PgBouncer says of an option that it does not know; libpq has no SQLSTATE for it.
+_UNTRACKED = "unsupported startup parameter"
 
 # Same call again, soon: the server said that nothing happened.
 AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
@@ -48,7 +58,7 @@ def connect(
         dsn: a libpq conninfo string or URL; what it says wins over what is said here, except
             for the name.
         name: application_name; cut to 63 bytes by the server.
-        pooled: a pooler in transaction mode stands between: see the head of this module.
+        pooled: a pooler stands between; one that can be found out need not be announced.
         connect_timeout: per host of the DSN; whole seconds, at least 2.
         statement_timeout: None for none.
         idle_in_transaction: the server ends a transaction that idles for longer; None for never.
@@ -69,21 +79,44 @@ def connect(
         "keepalives_count": 2,
         "tcp_user_timeout": _ms(peer_timeout),
     }
-    if not pooled:
-        options = {
-            "TimeZone": "UTC",
-            "lock_timeout": _ms(lock_timeout),
-            "statement_timeout": _ms(statement_timeout),
-            "idle_in_transaction_session_timeout": _ms(idle_in_transaction),
-        }
-        ours = " ".join(f"-c {key}={value}" for key, value in options.items())
-        # The last one wins, and that is what the user wrote.
-        params["options"] = f"{ours} {given.pop('options', '')}".strip()
-    return psycopg.connect(
-        **(params | given | {"application_name": name}),
-        autocommit=autocommit,
-        prepare_threshold=None if pooled else prepare_threshold,
-    )
+    session = {
+        "TimeZone": "UTC",
+        "lock_timeout": _ms(lock_timeout),
+        "statement_timeout": _ms(statement_timeout),
+        "idle_in_transaction_session_timeout": _ms(idle_in_transaction),
+    }
+    ours = " ".join(f"-c {key}={value}" for key, value in session.items())
+    params |= given | {"application_name": name}
+    # The last one wins, and that is what the user wrote.
+    direct = params | {"options": f"{ours} {given.get('options', '')}".strip()}
+    try:
+        conn = _open(params if pooled else direct)
+    except psycopg.OperationalError as exc:
+        if pooled or _UNTRACKED not in str(exc):
+            raise
+        conn = _open(params)
+    conn.pooled = pooled or _is_behind_pooler(conn)
+    conn.prepare_threshold = None if conn.pooled else prepare_threshold
+    conn.autocommit = autocommit
+    return conn
+
+
+def is_pooled(conn: Connection) -> bool:
+    """Say whether `connect` found that a pooler stands between."""
+    return isinstance(conn, _Ours) and conn.pooled
+
+
+def _open(params: dict[str, Any]) -> _Ours:
+    return _Ours.connect(**params, autocommit=True, prepare_threshold=None)
+
+
+def _is_behind_pooler(conn: Connection) -> bool:
+    try:
+        [(pid,)] = conn.execute("select pg_catalog.pg_backend_pid()").fetchall()
+    except BaseException:
+        conn.close()
+        raise
+    return bool(pid != conn.info.backend_pid)
 
 
 def is_gone(exc: BaseException) -> bool:

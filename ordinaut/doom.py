@@ -38,4 +38,4 @@ def guilty(doom: Doom | None, running: bytes | None, shared: set[bytes]) -> set[
     """
     if doom is not None and doom.work_id is not None:
         return {doom.work_id}
-    return {running} if running is not None else set(shared)
+    return {running} if running is not None else shared

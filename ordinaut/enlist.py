@@ -71,8 +71,8 @@ def enlist(
                 ttl=timedelta(seconds=config.ttl),
                 concurrency=config.concurrency,
             )
-        listen = config.notify and not config.pooled
-        return Line(conn, pooled=config.pooled, listen=listen), *known
+        listen = config.notify and config.listen_dsn is None and not db.is_pooled(conn)
+        return Line(conn, listen=listen), *known
     except BaseException:
         conn.close()
         raise

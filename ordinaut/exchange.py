@@ -30,7 +30,7 @@ from psycopg.adapt import Transformer
 from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import ByteaBinaryLoader
 
-from ordinaut import calls
+from ordinaut import calls, db
 from ordinaut.wire import Result
 
 # The places of a row: the kind, the unit as it goes to a child, and what only the parent needs.
@@ -133,18 +133,22 @@ class Line:
     """The main connection, made asynchronous.
 
     Takes over `conn`, an idle one in autocommit mode: nothing else may use it until `close`.
+
+    Attributes:
+        listens: NOTIFYs arrive here.
     """
 
-    def __init__(self, conn: psycopg.Connection[Any], *, pooled: bool, listen: bool) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], *, listen: bool) -> None:
         self._conn = conn
         self._pg = conn.pgconn
-        self._prepared = not pooled
+        self._prepared = not db.is_pooled(conn)
+        self.listens = listen
         self.busy = False
         for name in ("uuid", "text"):
             conn.adapters.register_loader(name, ByteaBinaryLoader)
         conn.adapters.register_loader("timestamptz", Int8BinaryLoader)
         if listen:
-            conn.execute("listen ordinaut")
+            calls.listen(conn)
         if self._prepared:
             _ok(self._pg.prepare(_NAME, _SQL, _OIDS))
         self._pg.nonblocking = 1

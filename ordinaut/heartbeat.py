@@ -95,6 +95,8 @@ class Heartbeat(threading.Thread):
                     if backoff.failures:
                         log.info("heartbeat is back")
                     backoff.reset()
+            except db.AGAIN:
+                wait = random.uniform(0.01, 0.1)  # nothing happened; the connection is fine
             except (psycopg.Error, OSError) as exc:
                 wait = backoff.next()
                 if backoff.failures == 1:

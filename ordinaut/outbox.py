@@ -33,10 +33,10 @@ class Outbox:
         return bool(self._notes)
 
     def report(
-        self, unit: Unit, outcome: str, error: bytes | None = None, microseconds: int = 0
+        self, unit: Unit, outcome: str, error: bytes | None = None, spent: int = 0
     ) -> None:
-        """Add a result that no child gave; it ran for so long, as far as is known."""
-        self.results.append((unit[LEASE], unit[WORK], outcome, None, error, microseconds))
+        """Add a result that no child gave; `spent` are microseconds."""
+        self.results.append((unit[LEASE], unit[WORK], outcome, None, error, spent))
 
     def note(self, lease_id: bytes, work_id: bytes, event: str, data: bytes) -> None:
         """Add a line for the journal; of progress only the last word counts."""

@@ -43,7 +43,8 @@ _INCLUDE = re.compile(r"^\\ir (\S+)\s*$", re.MULTILINE)
 _NO_TRANSACTION = re.compile(r"^-- ordinaut: no transaction\s*$", re.MULTILINE)
 _CONCURRENTLY = re.compile(r"\bconcurrently\b", re.IGNORECASE)
 OLDEST_SERVER = 150000
-_DDL_LOCK_TIMEOUT = "5s"
+_DDL_LOCK_TIMEOUT = "500ms"  # everybody queues behind us for so long
+_PAUSE = 2.0  # between two attempts, for those who queued, seconds
 _LOCK_PATIENCE = 120.0  # how long an install tries to get its table locks, seconds
 
 _Connection = psycopg.Connection[Any]
@@ -161,14 +162,15 @@ def install(conn: _Connection, root: Path | None = None) -> list[Migration]:
             if alone is None:
                 return ran
             ran.append(_run_alone(conn, alone))
-        except errors.LockNotAvailable as e:
+        except (errors.LockNotAvailable, errors.DeadlockDetected) as e:
             # Our DDL queues for its lock and everybody queues behind us: give way, come back.
+            # And workers lock the tables in an order of their own.
             if time.monotonic() > deadline:
                 raise SchemaError(
                     f"the tables of Ordinaut stayed locked by other sessions: {sentence(e)}",
                     "End the transactions that hold them (pg_blocking_pids) and install again.",
                 ) from e
-            time.sleep(1)
+            time.sleep(_PAUSE)
         except errors.InsufficientPrivilege as e:
             raise SchemaError(
                 f"role {conn.info.user} may not install into database {conn.info.dbname}:"
@@ -208,6 +210,8 @@ def _install(conn: _Connection, root: Path | None, ran: list[Migration]) -> Migr
     conn.execute("set transaction isolation level read committed")
     conn.execute(BEGIN)
     pending, fresh = _pending(conn, root)
+    if not fresh:
+        _refuse_pooler(conn, [m for m in pending if m.alone])
     conn.execute(f"set local lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
     if fresh and not _one(conn, "select to_regnamespace('ordinaut') is not null"):
         conn.execute("create schema ordinaut")
@@ -288,12 +292,25 @@ def _refuse_foreign(conn: _Connection) -> bool:
     return True
 
 
+def _refuse_pooler(conn: _Connection, alone: list[Migration]) -> None:
+    """What runs outside a transaction needs a session, which a pooler gives to others."""
+    if alone and _one(conn, "select pg_backend_pid()") != conn.info.backend_pid:
+        raise SchemaError(
+            f"migrations/{alone[0].file} runs outside a transaction, and a pooler stands between"
+            f" here and database {conn.info.dbname}",
+            "Nothing was changed. Install with a --dsn that leads to the server itself.",
+        )
+
+
 def _load_code(conn: _Connection, root: Path | None) -> None:
     for name, text in code(root).items():
         _run(conn, f"sql/{name}", text)
     now = (__version__, code_sha256(root), API)
     latest = "select version, sha256, api from ordinaut.loaded_code order by at desc limit 1"
-    if conn.execute(latest).fetchone() != now:
+    before = conn.execute(latest).fetchone()
+    if before is not None and before[2] != API:
+        conn.execute("update ordinaut.worker set is_stale = true")
+    if before != now:
         conn.execute(
             "insert into ordinaut.loaded_code (version, sha256, api, at)"
             " values (%s, %s, %s, statement_timestamp())",

@@ -71,7 +71,12 @@ class Settings(BaseSettings):
     )
 
     dsn: str | None = Field(None, description="PostgreSQL: a conninfo string or URL")
-    pooled: bool = Field(False, description="a pooler in transaction mode stands between")
+    pooled: bool = Field(
+        False, description="a pooler stands between; PgBouncer is found out and need not be told"
+    )
+    listen_dsn: str | None = Field(
+        None, description="the same database without the pooler, to listen on"
+    )
     notify: bool = Field(True, description="listen for new work; off: poll only")
     queues: Names = Field(["default"], min_length=1, description="what a worker leases from")
     concurrency: int = Field(2, ge=1, le=256, description="children of a worker")
@@ -97,7 +102,7 @@ class Settings(BaseSettings):
 
     _where: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    @field_validator("dsn")
+    @field_validator("dsn", "listen_dsn")
     @classmethod
     def _valid_dsn(cls, value: str | None) -> str | None:
         try:
@@ -218,7 +223,7 @@ def shown(name: str, value: Any) -> str:
     """Return a setting as text, without its secrets."""
     if value is None:
         return "-"
-    if name == "dsn":
+    if name in ("dsn", "listen_dsn"):
         return mask(value)
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g} s"

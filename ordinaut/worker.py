@@ -27,6 +27,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +43,7 @@ from ordinaut.exchange import UNIT, Call, Line, Refused
 from ordinaut.guard import Link
 from ordinaut.heartbeat import Beat, Heartbeat, clock
 from ordinaut.ledger import Ledger
+from ordinaut.listener import Listener
 from ordinaut.logs import logging_to_stderr
 from ordinaut.workerconfig import WorkerConfig
 
@@ -51,6 +53,8 @@ log = logging.getLogger(__name__)
 
 EX_TEMPFAIL = 75
 _PATIENCE = 15.0  # seconds for an answer before the connection counts as dead
+_HALF_NEW = ("0A", "42", "XX")  # classes of SQLSTATE: what cannot be, unless the catalog changed
+_UPGRADE = 6  # attempts, 3 s in all, before an exchange that cannot be is a bug
 _LAST_WORDS = 5.0  # seconds that a stop waits for a database that is away
 
 
@@ -63,9 +67,9 @@ class Worker:
         self._selector = selectors.DefaultSelector()
         self._ledger = Ledger()
         self._crew = Crew(config, dict(os.environ), self._selector, self._ledger, link.tell)
-        self._listen = config.notify and not config.pooled
-        self._agenda = Agenda(config, self._crew, self._ledger, self._listen)
-        self._heartbeat = Heartbeat(config, self._ledger, self._post)
+        self._agenda = Agenda(config, self._crew, self._ledger)
+        self._heartbeat = Heartbeat(config, self._ledger, lambda b: self._post(self._heard, b))
+        self._listener = Listener(config, lambda: self._post(self._agenda.wake))
 
         self._worker_id: bytes | None = None
         self._line: Line | None = None
@@ -77,6 +81,7 @@ class Worker:
         self._seen = 0.0  # clock() of the last proof that the database knows us
         self._former: bytes | None = None  # the id we had before we were fenced
 
+        self._skewed = False
         self._stops = 0
         self._obeyed = 0
         self._drain_until = float("inf")
@@ -95,6 +100,8 @@ class Worker:
             signal.signal(signum, self._stop)
         signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
         self._heartbeat.start()
+        if self._config.notify and self._config.listen_dsn is not None:
+            self._listener.start()
         try:
             while not self._done(time.monotonic()):
                 wake = self._step(time.monotonic())
@@ -103,7 +110,7 @@ class Worker:
                 for key, mask in self._selector.select(wait):
                     handler, arg = key.data
                     handler(arg, mask)
-            return 0
+            return EX_TEMPFAIL if self._skewed else 0
         finally:
             signal.set_wakeup_fd(-1)
             self._leave()
@@ -112,11 +119,8 @@ class Worker:
 
     def _step(self, now: float) -> float:
         while self._inbox:
-            message = self._inbox.popleft()
-            if isinstance(message, Beat):
-                self._heard(message)
-            else:
-                self._connected(*message)
+            handler, *message = self._inbox.popleft()
+            handler(*message)
         if self._stops > self._obeyed:
             self._obey(now)
         if self._worker_id is not None and clock() - self._seen > self._config.fence:
@@ -192,6 +196,10 @@ class Worker:
                     self._lose(row[1])
                 elif row[0] == b"cancel":
                     self._crew.cancel(row[2])
+                elif row[0] == b"skew" and not self._skewed:
+                    log.error("another version was installed: leaving, to be started anew")
+                    self._skewed = True
+                    self._stops += 1
         if work:
             self._crew.add([row[UNIT] for row in work])
             if self._crew.draining:
@@ -222,6 +230,10 @@ class Worker:
                 raise exc.error
         elif db.is_gone(exc.error):
             self._lost(exc.error)
+        elif state[:2] in _HALF_NEW and self._backoff.failures < _UPGRADE:
+            # An install was committed while the call ran: old code met new tables, or new types.
+            self._again_at = time.monotonic() + self._backoff.next()
+            log.warning("exchange failed, trying again", extra={"error": sentence(exc.error)})
         else:
             raise exc.error
 
@@ -235,9 +247,9 @@ class Worker:
         def work() -> None:
             try:
                 line, worker_id, seen = enlist(self._config, self._crew.tools, known, self._former)
-                self._post((line, worker_id, seen, None))
+                self._post(self._connected, line, worker_id, seen, None)
             except Exception as exc:  # not handled here: raised again in the loop
-                self._post((None, None, 0.0, exc))
+                self._post(self._connected, None, None, 0.0, exc)
 
         threading.Thread(target=work, name="connect", daemon=True).start()
 
@@ -263,7 +275,7 @@ class Worker:
         self._backoff.reset()
         self._again_at = 0.0
         self._line = line
-        self._agenda.reconnected()
+        self._agenda.reconnected(line.listens or self._listener.is_alive())
         self._selector.register(line, selectors.EVENT_READ, (self._spoken, None))
         if worker_id != self._worker_id:
             self._worker_id = worker_id
@@ -350,6 +362,7 @@ class Worker:
     def _leave(self) -> None:
         """Take leave: children first, then the database, if it can be reached at once."""
         self._heartbeat.stop()
+        self._listener.stop()
         self._crew.close()
         self._heartbeat.join(2.0)
         if self._line is not None and self._worker_id is not None and not self._line.busy:
@@ -361,9 +374,9 @@ class Worker:
         self._hang_up()
         self._link.close()
 
-    def _post(self, message: object) -> None:
-        """Put a message into the loop; from any thread."""
-        self._inbox.append(message)
+    def _post(self, handler: Callable[..., None], *message: Any) -> None:
+        """Let the loop call `handler`; from any thread."""
+        self._inbox.append((handler, *message))
         with contextlib.suppress(BlockingIOError):  # it is ringing already
             self._bell.send(b"\0")
 

@@ -23,7 +23,8 @@ class WorkerConfig:
         grace: from TERM to KILL.
         timeout: of units that bring none; None: none.
         notify: listen for new work; else only poll.
-        pooled: a pooler in transaction mode stands between; implies notify off.
+        pooled: a pooler stands between, even if it cannot be found out (db.py).
+        listen_dsn: where to listen; without it and behind a pooler: only poll.
         runner: what the children read from ORDINAUT_RUNNER_CONFIG, but for the dsn.
         on_lost: tools whose running units are not killed when their lease is lost.
         tick: also fire schedules, once a second.
@@ -41,6 +42,7 @@ class WorkerConfig:
     timeout: float | None = None
     notify: bool = True
     pooled: bool = False
+    listen_dsn: str | None = None
     runner: dict[str, Any] = field(default_factory=dict)
     on_lost: list[str] = field(default_factory=list)
     tick: bool = False

@@ -113,9 +113,10 @@ declare
   v_room integer := 0;
   v_repeated boolean := false;
   v_sweep_at timestamptz;
+  v_stale boolean;
 begin
   perform pg_advisory_xact_lock(hashtextextended(p_worker_id::text, 7147));
-  perform from ordinaut.worker as w where w.worker_id = p_worker_id;
+  select w.is_stale into v_stale from ordinaut.worker as w where w.worker_id = p_worker_id;
   if not found then
     raise exception using
       errcode = 'OR022',
@@ -153,7 +154,7 @@ begin
     end if;
 
     -- Steps that follow may be gone on with at once, where leasing has no bounds to ask about.
-    if p_lease_id is not null and not exists (
+    if p_lease_id is not null and not v_stale and not exists (
       select from ordinaut.queue as q
       where q.queue = p_queue and (q.paused_at is not null or q.max_running is not null)
     ) then
@@ -208,7 +209,10 @@ begin
     return next;
   end if;
 
-  if not v_repeated and p_lease_id is not null and p_limit > 0 then
+  if v_stale then
+    kind := 'skew'; lease_id := null; work_id := null; extra := null;
+    return next;
+  elsif not v_repeated and p_lease_id is not null and p_limit > 0 then
     v_work := ordinaut._lease(p_lease_id, p_worker_id, null, p_queue, least(p_limit, 10000), null,
       p_floors, v_now, v_next);
   end if;
@@ -231,7 +235,8 @@ comment on function ordinaut.exchange(
   'snoozed. Rows by kind: work (leased under p_lease_id), lost (a lease that was taken back), '
   'already (settled before), busy (a step whose run another transaction holds: still leased, '
   'send its result again), cancel (wanted for a held unit), sweep (look below the floors; '
-  'extra.at). Steps have two more outcomes: skipped, and waiting (its output says for what). '
+  'extra.at), skew (an install has changed the API since: settle what is held and leave; nothing more '
+  'is leased). Steps have two more outcomes: skipped, and waiting (its output says for what). '
   'Repeating a call with the same p_lease_id repeats its answer. p_careful settles unit by unit '
   'after a data error. p_idle declares that a NOTIFY on channel ordinaut would wake this worker. '
   'Errors: OR022 (not registered), invalid_parameter_value, 22xxx (send again with p_careful), '

@@ -89,7 +89,7 @@ language sql
 volatile
 as $fn$
   insert into ordinaut.parked
-  select (p_item).*, p_reason, ordinaut.now();
+  select p_reason, ordinaut.now(), (p_item).*;
 $fn$;
 
 comment on function ordinaut._park(ordinaut.work_item, text) is

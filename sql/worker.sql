@@ -61,6 +61,8 @@ declare
   v_api integer;
   v_queue text;
 begin
+  -- Not beside an install: it would not see us, to tell us that the API has changed.
+  perform pg_advisory_xact_lock_shared(hashtext('ordinaut.schema'));
   select c.api into v_api from ordinaut.loaded_code as c order by c.at desc, c.api desc limit 1;
   if v_api is distinct from p_api then
     raise exception using
@@ -88,6 +90,7 @@ begin
     queues = excluded.queues,
     tools = excluded.tools,
     is_idle = false,
+    is_stale = false,
     seen_at = excluded.seen_at;
   perform ordinaut._unpark_tools();
 end

@@ -23,9 +23,9 @@ import psycopg
 import pytest
 
 import ordinaut.errors  # noqa: F401  psycopg raises our classes once they are declared
-from ordinaut.testing import plugin
+from ordinaut.testing import plugin, races
 from ordinaut.testing.environment import as_test
-from tests import postgres
+from tests import pooler, postgres
 from tests.races import Session
 
 _SERVER: pytest.StashKey[postgres.Server] = pytest.StashKey()
@@ -35,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Where the package is installed, its entry point has done so.
     if not config.pluginmanager.has_plugin("ordinaut"):
         config.pluginmanager.register(plugin, "ordinaut")
+    if pooler.wanted():
+        config.pluginmanager.register(pooler, "pooler")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -74,9 +76,16 @@ def server(pytestconfig: pytest.Config) -> postgres.Server:
 @pytest.fixture(scope="session")
 def databases(server: postgres.Server, pytestconfig: pytest.Config) -> Iterator[postgres.Databases]:
     worker = getattr(pytestconfig, "workerinput", {}).get("workerid", "main")
-    made = postgres.Databases(server.dsn, f"{server.run}_{worker}")
-    yield made
-    made.close()
+    with contextlib.ExitStack() as keep:
+        prefix = f"{server.run}_{worker}"
+        if pooler.wanted():
+            between = pooler.Pooler(server.dsn, server.bindir or postgres.find_bindir())
+            keep.callback(between.close)
+            made = pooler.PooledDatabases(server.dsn, prefix, between)
+        else:
+            made = postgres.Databases(server.dsn, prefix)
+        keep.callback(made.close)
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -106,13 +115,16 @@ def prod_template(databases: postgres.Databases) -> str:
 def clock_template(databases: postgres.Databases, prod_template: str) -> str:
     name = databases.named("test", prod_template)
     postgres.install_clock(databases.dsn_of(name))
+    if pooler.wanted():
+        with psycopg.connect(databases.dsn_of(name), autocommit=True) as conn:
+            conn.execute(pooler.CLOCK)
     return name
 
 
 @pytest.fixture(scope="session")
 def shared_dsn(databases: postgres.Databases, clock_template: str) -> str:
     """A database for tests that leave nothing behind."""
-    return databases.dsn_of(databases.named("shared", clock_template))
+    return databases.lend(databases.named("shared", clock_template))
 
 
 @pytest.fixture
@@ -145,7 +157,7 @@ def session(dsn: str) -> Iterator[Callable[..., Session]]:
     with contextlib.ExitStack() as opened:
 
         def make(name: str, dsn: str = dsn) -> Session:
-            return opened.enter_context(contextlib.closing(Session(name, dsn)))
+            return opened.enter_context(contextlib.closing(races.Session(name, dsn)))
 
         yield make
 

@@ -124,6 +124,11 @@ def lease_work(
     )
 
 
+def listen(conn: Conn) -> None:
+    """Hear of new work from now on; for a session of our own only, never through a pooler."""
+    conn.execute("listen ordinaut")
+
+
 def heartbeat(
     conn: Conn,
     id: UUID,

@@ -60,6 +60,7 @@ def worker(
         poll=settings.poll.total_seconds(),
         notify=settings.notify,
         pooled=settings.pooled,
+        listen_dsn=settings.listen_dsn,
         runner={
             "tools": settings.tools,
             "tool_role": settings.tool_role,

@@ -130,6 +130,10 @@ class Databases:
     def dsn_of(self, database: str) -> str:
         return make_conninfo(self._dsn, dbname=database)
 
+    def lend(self, database: str) -> str:
+        """The DSN that a test gets."""
+        return self.dsn_of(database)
+
     def named(self, name: str, template: str | None = None) -> str:
         """Create a database of this process, from a template or empty, and return its name."""
         database = f"{self._prefix}_{name}"
@@ -148,7 +152,7 @@ class Databases:
         self._count += 1
         database = self.named(str(self._count), template)
         try:
-            yield self.dsn_of(database)
+            yield self.lend(database)
         finally:
             self._over.append(database)
 

@@ -37,12 +37,19 @@ class Session:
         self.conn: psycopg.Connection[Any] = psycopg.connect(
             dsn, application_name=name, row_factory=namedtuple_row
         )
-        self.conn.execute("set deadlock_timeout = '50ms'")
-        self.conn.execute(f"set statement_timeout = '{PATIENCE:.0f}s'")
-        self.conn.commit()
-        self.pid = self.conn.info.backend_pid
+        self._begin(deadlock_timeout="50ms", statement_timeout=f"{PATIENCE:.0f}s")
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._pending: Future[list[Any]] | None = None
+
+    def _begin(self, **settings: str) -> None:
+        for name, value in settings.items():
+            self.conn.execute(f"set {name} = '{value}'")
+        self.conn.commit()
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self.conn.info.backend_pid
 
     def run(self, query: str, *args: Any) -> list[Any]:
         """Run a statement now, inside this session's open transaction."""
@@ -58,11 +65,11 @@ class Session:
         """Send a statement and do not wait for it."""
         assert self._pending is None, f"{self.name} still has a statement pending"
 
-        def go() -> list[Any]:
-            cur = self.conn.execute(query, args or None)
-            return cur.fetchall() if cur.description else []
+        self._pending = self._pool.submit(self._execute, query, args)
 
-        self._pending = self._pool.submit(go)
+    def _execute(self, query: str, args: tuple[Any, ...]) -> list[Any]:
+        cur = self.conn.execute(query, args or None)
+        return cur.fetchall() if cur.description else []
 
     def wait_blocked(self, by: Session | None = None) -> None:
         """Return once the server says that `by` (None: anyone) blocks this session; else fail."""

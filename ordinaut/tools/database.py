@@ -57,7 +57,7 @@ class Database:
 
     def take_back(self, conn: psycopg.Connection[Any]) -> None:
         """Keep a connection for the next tool, as if it were new."""
-        if self._idle or self._pooled or conn.closed:
+        if self._idle or db.is_pooled(conn) or conn.closed:
             conn.close()
             return
         try:

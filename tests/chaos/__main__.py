@@ -97,6 +97,8 @@ def run(
             except Missing as why:
                 print(f"          {name} is left out: {why}")
                 names = [other for other in names if other != name]
+            except Exception as error:
+                wrong.append(f"{name}: {error!r}")
         healed = time.monotonic()
         wrong += [f"{p.name} ended by itself with {code}" for p in lab.processes
                   if (code := p.process.poll()) is not None]  # fmt: skip

@@ -29,11 +29,12 @@ is passed over and counted (History.torn).
                      "log_bytes": n, "tables": {name: bytes}, "due": n, "late": seconds, ...}
     dump/TABLE.jsonl  row_to_json of every row of every table of schema ordinaut (of a partitioned
         one the parent), instants in UTC, taken when everything has come to rest: dump() below
+    before/run_log.jsonl  an earlier dump of the journal, if there is one: nothing may be gone since
     config.json     everything may be left out:
         {"seed": n, "now": server time of the dump, "lease_ttl": s, "quiescent": true,
          "bounds": {"recovery_s", "start_late_s", "kill_grace_s", "clock_s", "connections",
                     "rss_bytes", "rss_growth", "fds", "log_bytes_per_s", "table_bytes",
-                    "table_growth", "backlog", "late_s", "async_window_s"},
+                    "table_growth", "backlog", "late_s", "async_window_s", "sweep_s"},
          "declared": {"async_failover": bool, "self_fencing": bool},
          "keys": {prefix: limit}, "queues": [...], "fifo_keys": [prefix, ...],
          "witnessed": [tool, ...],     tools that write to the witness; left out: all but CONTROL

@@ -127,9 +127,6 @@ class Lives:
         """What is known of a run, wherever it is."""
         return self.runs[run][0][1] if self.runs.get(run) else None
 
-    def is_finished(self, run: str) -> bool:
-        return any(p == "history" and r.get("finished_at") for p, r in self.runs.get(run, ()))
-
 
 @lru_cache(maxsize=1000)
 def interval(text: str | None) -> float | None:
@@ -261,7 +258,8 @@ def _last(unit: Unit, told: list[Settle]) -> Settle | None:
         if not row.get("attempt") or not row.get("lease_id") or same:
             return None
         event = "waiting" if unit.is_control else row["state"]
-        event = {"resolved_manually": "waiting", "ready": "waiting"}.get(event, event)
+        told_as = {"resolved_manually": "waiting", "ready": "waiting", "error": "failed"}
+        event = told_as.get(event, event)
     else:
         if row.get("state") not in TERMINAL:
             return None

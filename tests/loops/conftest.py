@@ -80,15 +80,18 @@ class Witness:
 class Running:
     """A worker: `guard` is the process that was started, `parent` and `children` below it."""
 
-    def __init__(self, config: WorkerConfig, log: Path, environ: dict[str, str]) -> None:
+    def __init__(
+        self, config: WorkerConfig, log: Path, environ: dict[str, str], root: Path = ROOT
+    ) -> None:
         self.log_path = log
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        paths = [str(root), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        path = os.pathsep.join(dict.fromkeys(paths))
         with log.open("ab") as stderr:
             self.guard = subprocess.Popen(
                 [sys.executable, "-c", _START],
                 stdin=subprocess.PIPE,
                 stderr=stderr,
-                cwd=ROOT,
+                cwd=root,
                 env=os.environ | environ | {"PYTHONPATH": path},
                 text=True,
             )
@@ -154,9 +157,9 @@ def worker(prod_dsn: str, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def start(dsn: str = prod_dsn, ready: bool = True, **config: Any) -> Running:
-        environ = config.pop("environ", {})
+        environ, root = config.pop("environ", {}), config.pop("root", ROOT)
         log = tmp_path / f"worker{len(started)}.log"
-        running = Running(WorkerConfig(dsn, **(FAST | config)), log, environ)
+        running = Running(WorkerConfig(dsn, **(FAST | config)), log, environ, root)
         started.append(running)
         if ready:
             wait_for(lambda: "registered" in running.log or running.guard.poll() is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 from ordinaut import calls
 from tests.loops.conftest import FAST, alive
@@ -47,6 +48,7 @@ def test_one_that_ignores_its_timeout_costs_the_child_and_not_its_neighbours(
     assert (run.state, run.crashes, run.failures) == ("success", 0, 0)
     assert not alive(first.pid)
     assert "ignored its cancellation" in str(ended(deaf).error)
+    assert ended(deaf).finished_at - ended(deaf).started_at >= timedelta(milliseconds=500)
 
 
 def test_one_that_holds_the_gil_is_cancelled_all_the_same(db, worker, enqueue, ended, witness):

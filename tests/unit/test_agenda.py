@@ -27,7 +27,9 @@ def crew():
 
 
 def agenda_of(crew, listen=True, queues=("q",)):
-    return Agenda(WorkerConfig("", list(queues)), crew, Ledger(), listen)
+    agenda = Agenda(WorkerConfig("", list(queues)), crew, Ledger())
+    agenda.reconnected(listen)
+    return agenda
 
 
 def result(n=1):

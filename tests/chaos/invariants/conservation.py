@@ -7,7 +7,7 @@ from collections import Counter
 from tests.chaos.history import History
 from tests.chaos.invariants import Finding, invariant
 from tests.chaos.invariants.client import ENQUEUES, told_runs
-from tests.chaos.invariants.failover import is_excused
+from tests.chaos.invariants.failover import is_lost_attempt
 from tests.chaos.lives import Lives
 
 COUNTED = ("fired", "missed", "skipped", "buffered", "dropped", "excluded")
@@ -76,7 +76,7 @@ def conservation(history: History, lives: Lives, found: Finding) -> None:
             if not lives.runs.get(row["run_id"]):
                 found.wrong(f"the run {row['run_id']} of an occurrence is nowhere", row)
     for start in history.starts:
-        if not lives.runs.get(start.run) and not is_excused(history, start.rt):
+        if not lives.runs.get(start.run) and not is_lost_attempt(history, lives, start):
             found.wrong(
                 f"run {start.run} was started, and is nowhere",
                 {"token": start.token, "attempt": start.attempt},

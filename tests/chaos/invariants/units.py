@@ -89,24 +89,13 @@ def fencing(history: History, lives: Lives, found: Finding) -> None:
                     settle.row,
                 )
             settled[settle.token] = settle
-    # A lease is a number to its unit: the witness must have seen no other.
-    attempts: dict[tuple[str, str], int] = {}
     for start in history.starts:
         found.count()
-        if attempts.setdefault((start.work, start.token), start.attempt) != start.attempt:
-            found.wrong(
-                f"unit {start.work} ran as attempts {attempts[start.work, start.token]} and"
-                f" {start.attempt} under one lease {start.token}",
-                _brief(start),
-            )
-            continue
-        unit_ = lives.by_work.get(start.work)
-        if unit_ is None:
-            continue
-        for settle in unit_.settles:
+        ran = lives.by_work.get(start.work)
+        for settle in ran.settles if ran else ():
             if settle.token == start.token and settle.attempt != start.attempt:
                 found.wrong(
-                    f"{unit_.label()}: lease {start.token} ran as attempt {start.attempt}, and is"
+                    f"unit {start.work}: lease {start.token} ran as attempt {start.attempt}, and is"
                     f" recorded as attempt {settle.attempt}",
                     _brief(start),
                     settle.row,

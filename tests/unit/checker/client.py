@@ -142,3 +142,9 @@ def the_second_in_line_starts_first(b: Broken) -> None:
     one, other = (b.seen(r, "start") for r in sorted(
         b.rows("task_run", key="line:1"), key=lambda r: r["run_id"])[:2])  # fmt: skip
     one["rt"], other["rt"] = other["rt"], one["rt"]
+
+
+@violates("I14")
+def too_late_for_a_run_that_is_not_there(b: Broken) -> None:
+    call = next(c for c in b.calls("cancel_run") if c["result"] == "too_late")
+    b.h.client.append({**call, "n": 999, "args": {"run_id": str(uuid4())}})

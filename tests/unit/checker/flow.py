@@ -100,3 +100,23 @@ def a_step_behind_the_gate_before_the_answer(b: Broken) -> None:
 def expired_before_its_time(b: Broken) -> None:
     row = b.row("approval")
     row.update(decision="expired", expires_at=moved(row["decided_at"], 60))
+
+
+@violates("I16")
+def a_gate_that_ended_before_the_answer(b: Broken) -> None:
+    b.step("gate")["finished_at"] = moved(b.row("approval")["decided_at"], -0.05)
+
+
+@violates("I16")
+def an_expiry_that_nobody_recorded(b: Broken) -> None:
+    run, gate, join = b.flow(), b.step("gate"), b.step("join")
+    b.drop("run_log", b.line("approval_answered", run))
+    b.h.client = [row for row in b.h.client if row["call"] != "respond"]
+    b.h.witness = [row for row in b.h.witness if row["work"] != join["step_id"]]
+    expires_at = moved(gate["started_at"], -3600)
+    b.row("approval").update(decision=None, decided_at=None, expires_at=expires_at)
+    gate.update(state="in_progress", wait={"kind": "approval"}, finished_at=None)
+    join.update(state="pending", attempt=0, started_at=None, finished_at=None, lease_id=None)
+    run.update(state="running", finished_at=None)
+    unit = {"work_id": gate["step_id"], "run_id": run["run_id"], "step": "gate"}
+    b.h.tables["parked"].append({**unit, "tool": "approval", "queue": run["queue"]})

@@ -152,3 +152,19 @@ def a_decision_of_another_clock(b: Broken) -> None:
 @violates("I25")
 def an_id_of_another_time(b: Broken) -> None:
     b.plain()["enqueued_at"] = moved(b.plain()["enqueued_at"], -3600)
+
+
+@violates("I5")
+def a_lease_that_ran_out(b: Broken) -> None:
+    b.h.config["quiescent"] = False
+    run = b.plain()
+    b.drop("task_run", run)
+    b.lease(run, expires_at=moved(run["started_at"], -3600))
+
+
+@violates("I5")
+def a_unit_of_a_step_that_is_over(b: Broken) -> None:
+    step = b.step("left")
+    unit = {"work_id": step["step_id"], "run_id": step["run_id"], "step": "left"}
+    run_at = moved(step["finished_at"], 10**7)
+    b.h.tables["due_work"].append({**unit, "tool": "echo", "queue": "default", "run_at": run_at})

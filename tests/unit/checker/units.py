@@ -134,3 +134,58 @@ def tried_again_after_its_last_attempt(b: Broken) -> None:
 def failed_without_a_start(b: Broken) -> None:
     line = b.line("failed", b.retried())
     b.h.witness = [row for row in b.h.witness if row["token"] != line["lease_id"]]
+
+
+@violates("I6")
+def a_step_in_another_state_than_the_journal_says(b: Broken) -> None:
+    b.step("spoil", "failed")["state"] = "cancelled"
+
+
+@violates("I6")
+def a_step_in_error_of_which_no_line_tells(b: Broken) -> None:
+    b.step("rollback(make)", "failed").update(state="error", failures=1)
+
+
+@violates("I6")
+def a_step_that_is_over_and_has_no_end(b: Broken) -> None:
+    b.step("rollback(make)", "failed")["finished_at"] = None
+
+
+@violates("I6")
+def a_failed_run_of_which_no_line_tells(b: Broken) -> None:
+    b.drop("run_log", b.line("failed", b.flow("failed"), step=None))
+
+
+@violates("I6")
+def a_run_that_ended_twice(b: Broken) -> None:
+    line = b.line("failed", b.flow("failed"), step=None)
+    b.add("run_log", line, event="cancelled", at=moved(line["at"], -0.01))
+
+
+@violates("I6")
+def a_run_of_one_tool_that_was_skipped(b: Broken) -> None:
+    b.line("failed", b.retried())["event"] = "skipped"
+    b.retried()["failures"] = 0
+
+
+@violates("I6")
+def complete_after_it_was_skipped(b: Broken) -> None:
+    b.line("failed", b.flow(), step="right")["event"] = "skipped"
+    b.step("right")["failures"] = 0
+
+
+@violates("I6")
+def reopened_though_it_was_in_error(b: Broken) -> None:
+    line = b.line("failed", b.flow("failed"), step="spoil")
+    b.add("run_log", line, event="step_reopened", at=moved(line["at"], 0.001), lease_id=None,
+          detail={})  # fmt: skip
+
+
+@violates("I10")
+def abandoned_after_one_crash(b: Broken) -> None:
+    run = b.zombie()
+    line = b.line("crashed", run)
+    del line["detail"]["run_at"]
+    b.h.witness = [r for r in b.h.witness if r["work"] != run["run_id"] or r["attempt"] == 1]
+    run.update(state="abandoned", attempt=1, lease_id=None, finished_at=line["at"],
+               started_at=moved(line["at"], -5))  # fmt: skip
