@@ -34,6 +34,14 @@ race: .venv/.work  ## the named races
 stress: .venv/.work  ## many workers, faults, and a witness outside the database; [SIZE=100000]
 	SIZE=$(or $(SIZE),100000) $(PYTEST) tests/stress
 
+pooler: .venv/.work  ## the engine's suite through PgBouncer in transaction mode; [PG=15]
+	ORDINAUT_TEST_POOLER=1 $(PYTEST) -n $(N) tests/test_stories.py tests/races \
+		tests/loops/test_steps.py tests/loops/test_waits.py tests/loops/test_pooler.py
+
+chaos: .venv/.work  ## real processes, and everything that can go wrong; [MINUTES=5] [SEED=n] [ONLY=fault,...] [PG=15]
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(PG),--pg $(PG))
+
 mutants: .venv/.work  ## break the engine, one guard at a time: a test must notice; [ONLY=lease] [SAMPLE=12]
 	$(BIN)/python -m tests.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) --processes $(N)
 
@@ -64,4 +72,4 @@ endif
 	@.ci/environment embedded,test,dev
 	@touch .venv/.demo $@
 
-.PHONY: help demo example test check race stress mutants bench bundle snapshot clean
+.PHONY: help demo example test check race stress pooler chaos mutants bench bundle snapshot clean

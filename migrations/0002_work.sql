@@ -160,6 +160,7 @@ create index lease_worker_idx on ordinaut.lease (worker_id);
 -- One row per process start.  Heartbeats are HOT updates: no index but the key.
 create table ordinaut.worker (
   worker_id    uuid        not null,
+  login        text        not null,  -- the role that registered it: nobody else speaks for it
   name         text,                  -- host and pid, for people
   queues       text[]      not null,
   tools        text[]      not null,

@@ -543,6 +543,7 @@ create table ordinaut.unheard_end (
 
 create table ordinaut.worker (
   worker_id    uuid not null,
+  login        text not null,
   name         text,
   queues       text[] not null,
   tools        text[] not null,

@@ -11,16 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ordinaut.schema import (
-    BEGIN,
-    BOOKS,
-    ENSURE_PARTITIONS,
-    OLDEST_SERVER,
-    code,
-    code_sha256,
-    migrations,
-    quietly,
-)
+from ordinaut.groundwork import BEGIN, BOOKS, ENSURE_PARTITIONS, SCHEMA
+from ordinaut.schema import OLDEST_SERVER, code, code_sha256, migrations, quietly
 from ordinaut.version import API, __version__
 
 _REFUSE_USED_DATABASE = f"""
@@ -53,7 +45,8 @@ def bundle(root: Path | None = None) -> str:
         "-- Generated from migrations/ and sql/; do not edit.  Upgrades: ordinaut install.\n",
         f"begin;\n{BEGIN}",
         _REFUSE_USED_DATABASE,
-        "create schema if not exists ordinaut;\n" + BOOKS,
+        SCHEMA,
+        BOOKS,
     ]
     for m in migrations(root):
         parts.append(f"-- migrations/{m.file}\n\n{quietly(m)}")

@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 
 from ordinaut import calls, db, planner, simulation, whatif
-from ordinaut.calls import Approval, Backfill, Emitted, Enqueued, Json, Run
+from ordinaut.calls import Approval, Backfill, Emitted, Enqueued, Json, Problem, Run
 from ordinaut.errors import RunCancelled, RunFailed, RunTimedOut, WaitTimeout
 from ordinaut.pipeline import check, check_items, given
 from ordinaut.recurrence import Calendar
@@ -292,6 +292,16 @@ class Ordinaut:
     ) -> list[Backfill]:
         """Return the backfills of a task, or of all, the latest first."""
         return calls.list_backfills(self._on(connection), task)
+
+    def diagnose(
+        self,
+        patience: Interval | None = None,
+        *,
+        all: bool = False,
+        connection: db.Connection | None = None,
+    ) -> list[Problem]:
+        """Return what is wrong in the database, and who did it; see `ordinaut.calls.diagnose`."""
+        return calls.diagnose(self._on(connection), patience, all=all)
 
     def simulate(
         self,

@@ -15,12 +15,20 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in record.__dict__.items() if key not in _KNOWN}
 
 
+def _plain(text: str, keep: str = "") -> str:
+    """What others said must neither drive the terminal nor look like a line of ours."""
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = self.formatTime(record, "%H:%M:%S")
         fields = "".join(f" {k}={v}" for k, v in _fields(record).items() if v not in ("", None))
-        line = f"{at} {record.levelname:<7} {record.getMessage()}{fields}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{at} {record.levelname:<7} {_plain(record.getMessage() + fields)}"
+        if record.exc_info:
+            told = _plain("\n" + self.formatException(record.exc_info), keep="\n")
+            line += told.replace("\n", "\n    ")
+        return line
 
 
 class _Json(logging.Formatter):

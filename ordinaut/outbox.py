@@ -32,9 +32,7 @@ class Outbox:
     def noted(self) -> bool:
         return bool(self._notes)
 
-    def report(
-        self, unit: Unit, outcome: str, error: bytes | None = None, spent: int = 0
-    ) -> None:
+    def report(self, unit: Unit, outcome: str, error: bytes | None = None, spent: int = 0) -> None:
         """Add a result that no child gave; `spent` are microseconds."""
         self.results.append((unit[LEASE], unit[WORK], outcome, None, error, spent))
 

@@ -327,8 +327,13 @@ def main(argv: list[str]) -> int:
     os.close(memory)
     os.set_inheritable(fd, False)
     config = json.loads(os.environ.pop("ORDINAUT_RUNNER_CONFIG", "{}"))
-    if sys.stdout is not None:
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None:
+            masked = output.Masked(
+                stream.detach(), stream.encoding, "backslashreplace", line_buffering=True
+            )
+            setattr(sys, name, masked)
 
     try:
         runner = Runner(socket.socket(fileno=fd), cell, config)

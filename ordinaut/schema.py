@@ -36,6 +36,7 @@ from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 
 from ordinaut.errors import ConfigurationError, VersionSkew, sentence
+from ordinaut.groundwork import BEGIN, BOOKS, ENSURE_PARTITIONS, SCHEMA
 from ordinaut.version import API, __version__
 
 _HERE = Path(__file__).parent
@@ -48,47 +49,6 @@ _PAUSE = 2.0  # between two attempts, for those who queued, seconds
 _LOCK_PATIENCE = 120.0  # how long an install tries to get its table locks, seconds
 
 _Connection = psycopg.Connection[Any]
-
-BOOKS = """
-create table if not exists ordinaut.schema_migration (
-  version     integer     not null,
-  name        text        not null,
-  sha256      text        not null,
-  applied_at  timestamptz not null,
-  constraint schema_migration_pk primary key (version)
-);
-
-create table if not exists ordinaut.loaded_code (
-  version  text        not null,
-  sha256   text        not null,
-  api      integer     not null,
-  at       timestamptz not null,
-  constraint loaded_code_pk primary key (at)
-);
-"""
-
-# The lock is for installs among themselves.  lock_timeout off while we wait for it, because the
-# other install may take minutes; the search path, so that nobody's object stands in for ours.
-BEGIN = """
-set local lock_timeout = 0;
-set local statement_timeout = 0;
-set local client_min_messages = warning;
-set local search_path = pg_catalog, pg_temp;
-select pg_advisory_xact_lock(hashtext('ordinaut.schema'));
-"""
-
-ENSURE_PARTITIONS = """
-do $do$
-begin
-  if exists (
-    select from pg_proc as p
-    where p.pronamespace = 'ordinaut'::regnamespace and p.proname = 'ensure_partitions'
-  ) then
-    perform ordinaut.ensure_partitions();
-  end if;
-end
-$do$;
-"""
 
 
 class SchemaError(ConfigurationError):
@@ -143,6 +103,9 @@ def install(conn: _Connection, root: Path | None = None) -> list[Migration]:
     """Bring the database to this version and return the migrations it ran.
 
     Idempotent.  The connection must have no transaction open.
+
+    Needs the right to create a schema in the database the first time, and to become the owner of
+    the schema later; no superuser.
 
     Raises:
         MigrationEdited: before anything changed.
@@ -209,12 +172,11 @@ def _install(conn: _Connection, root: Path | None, ran: list[Migration]) -> Migr
     # After the lock we must see what the install before us has committed.
     conn.execute("set transaction isolation level read committed")
     conn.execute(BEGIN)
+    conn.execute(SCHEMA)
     pending, fresh = _pending(conn, root)
     if not fresh:
         _refuse_pooler(conn, [m for m in pending if m.alone])
     conn.execute(f"set local lock_timeout = '{_DDL_LOCK_TIMEOUT}'")
-    if fresh and not _one(conn, "select to_regnamespace('ordinaut') is not null"):
-        conn.execute("create schema ordinaut")
     conn.execute(BOOKS)
     done: list[Migration] = []
     for m in pending:
@@ -352,6 +314,10 @@ def _run_alone(conn: _Connection, m: Migration) -> Migration:
     try:
         conn.execute("set lock_timeout = 0")
         conn.execute("select pg_advisory_lock(hashtext('ordinaut.schema'))")
+        conn.execute(
+            "select set_config('role', pg_get_userbyid(n.nspowner), false) from pg_namespace as n"
+            " where n.nspname = 'ordinaut' and pg_has_role(current_user, n.nspowner, 'member')"
+        )
         try:
             done = "select from ordinaut.schema_migration as m where m.version = %s"
             if conn.execute(done, [m.version]).fetchone() is None:
@@ -362,6 +328,7 @@ def _run_alone(conn: _Connection, m: Migration) -> Migration:
         finally:
             conn.execute("select pg_advisory_unlock(hashtext('ordinaut.schema'))")
             conn.execute("reset lock_timeout")
+            conn.execute("reset role")
     finally:
         conn.autocommit = was
     return m

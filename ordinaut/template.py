@@ -37,7 +37,10 @@ DEPTH = 64
 _TRUSTED = frozenset({"params", "run", "now"})  # the rest was said by tools
 _CACHED = 2_000  # longer texts are split anew every time
 _SKIP = re.compile(
-    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `(?:[^`\\]|\\.)*` | [{}]""", re.DOTALL | re.VERBOSE
+    # What is not closed goes to the end: to look for the next from every quote within would take as
+    # long as the text is long, squared.
+    r"""'(?:[^'\\]|\\.?)*(?:'|\Z) | "(?:[^"\\]|\\.?)*(?:"|\Z) | `(?:[^`\\]|\\.?)*(?:`|\Z) | [{}]""",
+    re.DOTALL | re.VERBOSE,
 )
 _dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
@@ -182,7 +185,7 @@ class _Rendering:
         found = self._look(expression, field)
         if found is None or isinstance(found, bool | int):
             return found
-        written = found if isinstance(found, str) else self._written(found, expression)
+        written = found if isinstance(found, str) else self._written(found, expression, field)
         self._spend(len(written), field)
         if isinstance(found, dict | list):
             if output.deep(found, DEPTH - depth):
@@ -200,7 +203,7 @@ class _Rendering:
             written = part
         else:
             found = self._look(part, field)
-            written = found if isinstance(found, str) else self._written(found, part)
+            written = found if isinstance(found, str) else self._written(found, part, field)
         self._spend(len(written), field)
         return written
 
@@ -210,7 +213,11 @@ class _Rendering:
             self._nulls.append(f"{field}: {expression}")
         return found
 
-    def _written(self, found: Any, expression: Expression) -> str:
+    def _written(self, found: Any, expression: Expression, field: str) -> str:
+        from ordinaut.lookup import is_within
+
+        if not is_within(found, self._left):
+            self._spend(self._left + 1, field)
         try:
             return _dump(found)
         except (TypeError, ValueError):  # &x, or to_number('nan')
@@ -227,8 +234,10 @@ class _Rendering:
 def _search(expression: Expression, context: dict[str, Any]) -> Any:
     from jmespath.exceptions import JMESPathError
 
+    from ordinaut.lookup import search
+
     try:
-        return expression.parsed.search(context)
+        return search(expression.parsed.parsed, context)
     except JMESPathError as exc:
         raise BadTemplate(f"{expression}: {first_line(exc)}") from None
     except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as exc:

@@ -15,9 +15,10 @@ as $fn$
       when d.words[3] in ('SUN', '7') then 8
       else array_position(n.names, coalesce(d.words[3], d.words[2]))
     end, false))
-  from unnest(string_to_array(regexp_replace(upper(p_days), '\s', '', 'g'), ',')) as p (part)
+  from unnest(
+    string_to_array(regexp_replace(upper(p_days), $re$\s$re$, '', 'g'), ',')) as p (part)
   cross join lateral (
-    select regexp_match(p.part, '^(?:(\*)|([A-Z]{3}|[0-7])(?:-([A-Z]{3}|[0-7]))?)(?:/[1-7])?$')
+    select regexp_match(p.part, $re$^(?:(\*)|([A-Z]{3}|[0-7])(?:-([A-Z]{3}|[0-7]))?)(?:/[1-7])?$$re$)
   ) as d (words)
   cross join lateral (
     select case
@@ -37,9 +38,9 @@ language sql
 stable
 as $fn$
   select case
-    when p_text !~ '^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}(:?\d{2})?)?)?$'
+    when p_text !~ $re$^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}(:?\d{2})?)?)?$$re$
       then null
-    when p_text ~ ':.*(Z|[+-]\d{2}(:?\d{2})?)$' then p_text::timestamptz
+    when p_text ~ $re$:.*(Z|[+-]\d{2}(:?\d{2})?)$$re$ then p_text::timestamptz
     else ordinaut._local_instant(p_text::timestamp, p_timezone)
   end;
 $fn$;
@@ -61,7 +62,7 @@ declare
 begin
   case p_part
     when 'dates' then
-      return jsonb_typeof(p_value) = 'string' and v_text ~ '^\d{4}-\d{2}-\d{2}$'
+      return jsonb_typeof(p_value) = 'string' and v_text ~ $re$^\d{4}-\d{2}-\d{2}$$re$
         and v_text::date between '1970-01-01' and '2199-12-31';
     when 'ranges' then
       if jsonb_typeof(p_value) <> 'array' or jsonb_array_length(p_value) <> 2 then
@@ -77,8 +78,8 @@ begin
         and not exists (
           select from jsonb_each(p_value) as e where jsonb_typeof(e.value) <> 'string')
         and ordinaut._check_day_range(coalesce(p_value ->> 'days', '*'))
-        and coalesce(p_value ->> 'from', '00:00') ~ '^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$'
-        and coalesce(p_value ->> 'to', '00:00') ~ '^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$';
+        and coalesce(p_value ->> 'from', '00:00') ~ $re$^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$$re$
+        and coalesce(p_value ->> 'to', '00:00') ~ $re$^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$$re$;
   end case;
 end
 $fn$;

@@ -132,6 +132,27 @@ $fn$;
 comment on function ordinaut._check_key(text, text) is
   'Refuse an empty or huge key; null passes. Errors: invalid_parameter_value.';
 
+-- Whoever held one of the engine's own before it does would have its run taken for the engine's:
+-- a step that starts a task would take another's output for that task's.
+create or replace function ordinaut._check_idempotency_key(p_key text)
+returns void
+language plpgsql
+immutable
+as $fn$
+begin
+  perform ordinaut._check_key('idempotency_key', p_key);
+  if p_key ~ '^(child|emit|id|retry):' then
+    perform ordinaut._refuse(
+      format('idempotency_key %L begins as those of the engine do', left(p_key, 80)),
+      'Any but child:, emit:, id: and retry: will do.');
+  end if;
+end
+$fn$;
+
+comment on function ordinaut._check_idempotency_key(text) is
+  'Refuse a key that is empty, huge or of the engine''s own; null passes. Errors: '
+  'invalid_parameter_value.';
+
 -- pg_column_size of a value that comes as an argument is its size in memory: no text is built.
 create or replace function ordinaut._check_payload(p_payload jsonb)
 returns void

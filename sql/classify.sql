@@ -145,7 +145,7 @@ as $fn$
     (
       select c.code
       from ordinaut.error_class as c
-      where c.kind = 'type' and c.pattern = regexp_replace(p_type, '^.*\.', '')
+      where c.kind = 'type' and c.pattern = regexp_replace(p_type, $re$^.*\.$re$, '')
     ),
     (
       select c.code

@@ -19,7 +19,7 @@ returns interval
 language sql
 immutable
 as $fn$
-  select ordinaut._every(substring(p_expr from '^every (.*?):\s'));
+  select ordinaut._every(substring(p_expr from $re$^every (.*?):\s$re$));
 $fn$;
 
 comment on function ordinaut._condition_every(text) is 'How often a condition is looked at.';
@@ -29,7 +29,7 @@ returns text
 language sql
 immutable
 as $fn$
-  select substring(p_expr from '^every .*?:\s+(.*)$');
+  select substring(p_expr from $re$^every .*?:\s+(.*)$$re$);
 $fn$;
 
 comment on function ordinaut._condition_query(text) is 'The query of a condition.';
@@ -43,12 +43,12 @@ declare
   v_hint constant text := 'For kind condition, one query with one boolean, and how often to ask: '
     'every 30 s: select exists (select from invoice where paid_at is null).';
   v_query constant text := ordinaut._condition_query(p_expr);
-  v_every constant text := substring(p_expr from '^every (.*?):\s');
+  v_every constant text := substring(p_expr from $re$^every (.*?):\s$re$);
 begin
   if v_query is null then
     perform ordinaut._refuse(
       format('schedule_expr %L does not begin with how often to ask', left(p_expr, 80)), v_hint);
-  elsif v_query !~* '^[\s(]*(select|with|values|table)\M' then
+  elsif v_query !~* $re$^[\s(]*(select|with|values|table)\M$re$ then
     perform ordinaut._refuse(
       format('schedule_expr %L is no query', left(btrim(v_query), 80)), v_hint);
   elsif length(p_expr) > 20000 then

@@ -145,7 +145,7 @@ begin
   end if;
 
   if p_idempotency_key is not null then
-    perform ordinaut._check_key('idempotency_key', p_idempotency_key);
+    perform ordinaut._check_idempotency_key(p_idempotency_key);
     perform ordinaut._check_span(
       'idempotent_for', coalesce(p_idempotent_for, '-1 s'), '0 s', '10 years');
     v_holder := ordinaut._claim_once(p_idempotency_key, v_run_id, p_idempotent_for);

@@ -9,7 +9,7 @@ immutable
 as $fn$
 begin
   if p_expr is distinct from '*' then
-    perform ordinaut._check_topic('schedule_expr', regexp_replace(p_expr, '\.\*$', ''));
+    perform ordinaut._check_topic('schedule_expr', regexp_replace(p_expr, $re$\.\*$$re$, ''));
   end if;
 end
 $fn$;

@@ -114,14 +114,22 @@ declare
   v_repeated boolean := false;
   v_sweep_at timestamptz;
   v_stale boolean;
+  v_queues text[];
 begin
   perform pg_advisory_xact_lock(hashtextextended(p_worker_id::text, 7147));
-  select w.is_stale into v_stale from ordinaut.worker as w where w.worker_id = p_worker_id;
+  select w.is_stale, w.queues into v_stale, v_queues
+  from ordinaut.worker as w
+  where w.worker_id = p_worker_id and w.login = session_user;
   if not found then
     raise exception using
       errcode = 'OR022',
-      message = format('worker %s is not registered', p_worker_id),
+      message = format('worker %s is not registered by %s', p_worker_id, session_user),
       hint = 'It was declared dead, or stopped. Drop what it holds and register under a new id.';
+  end if;
+  if p_lease_id is not null and p_limit > 0 and p_queue = any (v_queues) is not true then
+    perform ordinaut._refuse(
+      format('worker %s has not declared queue %L', p_worker_id, left(p_queue, 80)),
+      'Register it with the queues that it serves.');
   end if;
 
   if p_lease_id is not null then
@@ -178,8 +186,19 @@ begin
   end if;
 
   if p_notes is not null and not v_repeated then
+    -- Only of units that the lease holds, or has settled: the journal is no place for what
+    -- others did.  A tool that completes in its own transaction is ahead of its notes.
     perform ordinaut._note(n.lease_id, n.work_id, n.event, n.data)
-    from jsonb_to_recordset(p_notes) as n (lease_id uuid, work_id uuid, event text, data jsonb);
+    from jsonb_to_recordset(p_notes) as n (lease_id uuid, work_id uuid, event text, data jsonb)
+    where
+      (n.lease_id, n.work_id) in (
+        select l.lease_id, u.work_id
+        from ordinaut.lease as l
+        cross join unnest(l.work) as u
+        where l.lease_id in (
+          select m.lease_id from jsonb_to_recordset(p_notes) as m (lease_id uuid))
+      )
+      or ordinaut._settled_before(n.lease_id, n.work_id);
   end if;
   if p_idle is not null then
     update ordinaut.worker as w

@@ -4,6 +4,37 @@
  * right on a table.
  */
 
+do $do$
+declare
+  v_owner constant name := current_user;
+  v_role text;
+begin
+  -- The owner may make no roles; who installs, perhaps.
+  set local role none;
+  foreach v_role in array
+    array['ordinaut_viewer', 'ordinaut_producer', 'ordinaut_worker', 'ordinaut_admin']
+  loop
+    continue when exists (select from pg_roles as r where r.rolname = v_role) or not (
+      select r.rolcreaterole or r.rolsuper from pg_roles as r where r.rolname = current_user
+    );
+    begin
+      execute format('create role %I nologin', v_role);
+    exception
+      -- Another database of this cluster installs at the same moment.
+      when duplicate_object or unique_violation then null;
+    end;
+  end loop;
+  perform set_config('role', v_owner, true);
+
+  -- What somebody makes here by hand is nobody's until it is granted.  This can be said of all
+  -- that a role makes, not of a schema: so only where the role makes nothing else.
+  if v_owner = 'ordinaut_owner' then
+    alter default privileges revoke execute on functions from public;
+    alter default privileges revoke usage on types from public;
+  end if;
+end
+$do$;
+
 revoke all on schema ordinaut from public;
 revoke all on all tables in schema ordinaut from public;
 revoke all on all functions in schema ordinaut from public;
@@ -16,18 +47,6 @@ begin
   foreach v_role in array
     array['ordinaut_viewer', 'ordinaut_producer', 'ordinaut_worker', 'ordinaut_admin']
   loop
-    if not exists (select from pg_roles as r where r.rolname = v_role) then
-      if (
-        select r.rolcreaterole or r.rolsuper from pg_roles as r where r.rolname = current_user
-      ) then
-        begin
-          execute format('create role %I nologin', v_role);
-        exception
-          -- Another database of this cluster installs at the same moment.
-          when duplicate_object or unique_violation then null;
-        end;
-      end if;
-    end if;
     continue when not exists (select from pg_roles as r where r.rolname = v_role);
 
     execute format('revoke all on all functions in schema ordinaut from %I', v_role);
@@ -52,6 +71,7 @@ begin
         ('get_calendar', '{viewer,producer,admin}'),
         ('list_calendars', '{viewer,producer,admin}'),
         ('why', '{viewer,producer,admin}'),
+        ('diagnose', '{viewer,admin}'),
         ('get_step_readiness_status', '{viewer,producer,worker,admin}'),
         ('get_step_readiness_status_batch', '{viewer,producer,worker,admin}'),
         ('get_task_execution_context', '{viewer,producer,worker,admin}'),

@@ -63,4 +63,8 @@
 \ir why_run.sql
 \ir why.sql
 \ir retention.sql
+\ir diagnose_sessions.sql
+\ir diagnose_server.sql
+\ir diagnose_engine.sql
+\ir diagnose.sql
 \ir grants.sql

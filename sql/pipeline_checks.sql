@@ -129,10 +129,10 @@ begin
     from jsonb_path_query(p_value, 'strict $.** ? (@.type() == "string")') as s (text)
     where s.text #>> '{}' like '%${%'
   loop
-    if v_text ~ '\$\{\s*\}' then
+    if v_text ~ $re$\$\{\s*\}$re$ then
       perform ordinaut._refuse(format('an empty ${} in %L', left(v_text, 100)),
         'Name what to put there, as in ${params.day}.');
-    elsif v_text ~ '\$\{[^}]*$' then
+    elsif v_text ~ $re$\$\{[^}]*$$re$ then
       perform ordinaut._refuse(format('a ${ without its } in %L', left(v_text, 100)),
         'Write $${ for a plain ${.');
     end if;
@@ -338,13 +338,13 @@ as $fn$
     select coalesce(m.found[1], m.found[2]) as name
     from plain as p
     cross join lateral regexp_matches(p.text,
-      '(?<!\.\s*)\msteps\M(?:\s*\.\s*(?:"([^"\\]+)"|([A-Za-z_][A-Za-z0-9_]*)))?', 'g'
+      $re$(?<!\.\s*)\msteps\M(?:\s*\.\s*(?:"([^"\\]+)"|([A-Za-z_][A-Za-z0-9_]*)))?$re$, 'g'
     ) as m (found)
-    where p.text !~ '[@&|]|\[\s*\?|\.\s*[[{]|^\s*[*[]'
+    where p.text !~ $re$[@&|]|\[\s*\?|\.\s*[[{]|^\s*[*[]$re$
     union all
     select null
     from plain as p
-    where p.text ~ '[@&|]|\[\s*\?|\.\s*[[{]|^\s*[*[]' and p.text ~ '\msteps\M|@|\*'
+    where p.text ~ $re$[@&|]|\[\s*\?|\.\s*[[{]|^\s*[*[]$re$ and p.text ~ $re$\msteps\M|@|\*$re$
   )
   select array_agg(distinct r.name) from read as r;
 $fn$;

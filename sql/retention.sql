@@ -112,7 +112,7 @@ begin
     select c.relname
     from pg_inherits as i
     join pg_class as c on c.oid = i.inhrelid
-    where i.inhparent = to_regclass('ordinaut.' || p_table) and c.relname ~ '_\d{8}$'
+    where i.inhparent = to_regclass('ordinaut.' || p_table) and c.relname ~ $re$_\d{8}$$re$
     order by c.relname
   loop
     v_from := to_date(right(v_part.relname, 8), 'YYYYMMDD')::timestamp at time zone 'UTC';

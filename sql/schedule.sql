@@ -59,13 +59,13 @@ as $fn$
 declare
   v_at timestamptz;
 begin
-  if p_expr is null or p_expr !~ '^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}' then
+  if p_expr is null or p_expr !~ $re$^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}$re$ then
     perform ordinaut._refuse(format('schedule_expr %L is not a timestamp', left(p_expr, 80)),
       'For kind once: 2027-03-28T09:30, in the task''s zone, or with an offset: '
       '2027-03-28T09:30+02:00.');
   end if;
   begin
-    if p_expr ~* '(z|[+-]\d{2}(:?\d{2})?(:\d{2})?)$' then
+    if p_expr ~* $re$(z|[+-]\d{2}(:?\d{2})?(:\d{2})?)$$re$ then
       v_at := p_expr::timestamptz;
     else
       v_at := ordinaut._local_instant(p_expr::timestamp, p_timezone);

@@ -155,7 +155,7 @@ begin
   elsif v_step.kind = 'item' then
     v_def.body := v_def.body - 'map' || jsonb_build_object(
       'item', v_step.item,
-      'index', substring(v_step.name from '\[(\d+)\]$')::integer,
+      'index', substring(v_step.name from $re$\[(\d+)\]$$re$)::integer,
       'as', coalesce(v_def.body -> 'map' ->> 'as', 'item'));
   end if;
 

@@ -86,7 +86,7 @@ as $fn$
     left join lateral (
       select
         -- Of an attempt the worker is told; of what else ended it, who that was.
-        case when g.event like 'step\_%' then g.actor end as actor, g.detail
+        case when g.event like $re$step\_%$re$ then g.actor end as actor, g.detail
       from ordinaut.run_log as g
       where g.run_id = s.run_id and g.step = s.name
         and g.event in ('step_completed', 'step_resolved', 'step_skipped', 'skipped')

@@ -51,7 +51,7 @@ language plpgsql
 immutable
 as $fn$
 declare
-  v_words text[] := regexp_split_to_array(btrim(p_expr), '\s+');
+  v_words text[] := regexp_split_to_array(btrim(p_expr), $re$\s+$re$);
 begin
   if p_expr is null or length(p_expr) > 1000 then
     perform ordinaut._refuse('schedule_expr is missing, or longer than 1000 characters',
@@ -67,7 +67,7 @@ begin
     perform ordinaut._refuse(
       format('schedule_expr %L has %s fields', left(p_expr, 80), cardinality(v_words)),
       'Five (minute, hour, day of month, month, day of week), or six with the second first.');
-  elsif p_expr !~ '^[0-9A-Za-z*/,?#\s-]*$' then
+  elsif p_expr !~ $re$^[0-9A-Za-z*/,?#\s-]*$$re$ then
     perform ordinaut._refuse(format('schedule_expr %L has characters that no cron knows',
       left(p_expr, 80)), 'Digits, names, and * / , - ? # only.');
   end if;
@@ -83,7 +83,7 @@ language plpgsql
 immutable
 as $fn$
 begin
-  if p_expr is null or p_expr !~* '\m(FREQ=|RDATE\M)' then
+  if p_expr is null or p_expr !~* $re$\m(FREQ=|RDATE\M)$re$ then
     perform ordinaut._refuse(format('schedule_expr %L is no rule', left(p_expr, 80)),
       'For kind rrule: FREQ=WEEKLY;BYDAY=MO,TH;BYHOUR=9;BYMINUTE=0;BYSECOND=0.');
   elsif length(p_expr) > 100000 then

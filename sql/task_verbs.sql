@@ -282,6 +282,7 @@ declare
   v_run_id uuid;
   v_outcome text;
 begin
+  perform ordinaut._check_idempotency_key(p_idempotency_key);
   -- Edits wait for us, and we for them; tick, which only completes a task, does not.
   select t.* into v_task
   from ordinaut.task as t
@@ -328,7 +329,6 @@ begin
   end if;
   perform ordinaut._check_room(p_task.queue, 1);
   if p_idempotency_key is not null then
-    perform ordinaut._check_key('idempotency_key', p_idempotency_key);
     v_holder := ordinaut._claim_once(p_idempotency_key, v_run_id, '1 day');
     if v_holder <> v_run_id then
       return query select v_holder, 'existing';

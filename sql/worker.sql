@@ -6,6 +6,8 @@
  * A heartbeat carries the leases that the worker knows.  A lease here that it does not know was
  * taken by an exchange whose answer it never got: it goes back, uncharged.  One that it knows and
  * that is gone here is answered `lost`.
+ *
+ * A worker's id is no secret (views show it), so only the login that registered it speaks for it.
  */
 
 create or replace function ordinaut._tool_matches(p_tools text[], p_tool text)
@@ -59,7 +61,7 @@ as $fn$
 declare
   v_now timestamptz := ordinaut.now();
   v_api integer;
-  v_queue text;
+  v_name text;
 begin
   -- Not beside an install: it would not see us, to tell us that the API has changed.
   perform pg_advisory_xact_lock_shared(hashtext('ordinaut.schema'));
@@ -76,22 +78,41 @@ begin
   if p_worker_id is null or coalesce(cardinality(p_queues), 0) = 0 or p_tools is null then
     perform ordinaut._refuse('a worker needs an id, at least one queue, and its tools');
   end if;
-  foreach v_queue in array p_queues loop
-    perform ordinaut._check_label('queue', v_queue);
+  -- Every enqueue, exchange and sweep reads these rows: a huge one would be everybody's burden.
+  perform ordinaut._check_count('the number of queues', cardinality(p_queues), 1, 1000);
+  perform ordinaut._check_count('the number of tools', cardinality(p_tools), 0, 10000);
+  foreach v_name in array p_queues loop
+    perform ordinaut._check_label('queue', v_name);
   end loop;
+  foreach v_name in array p_tools loop
+    -- Where the name of a tool ends in *, it stands for many.
+    perform ordinaut._check_tool(case when right(v_name, 1) = '*' then left(v_name, -1) || 'x'
+      else v_name end);
+  end loop;
+  perform ordinaut._check_key('name', p_name);
+  perform ordinaut._check_key('version', p_version);
+  perform ordinaut._check_count('concurrency', p_concurrency, 0, 100000);
   perform ordinaut._check_span('ttl', coalesce(p_ttl, '-1 s'), '100 ms', '1 day');
 
-  insert into ordinaut.worker as w (worker_id, name, queues, tools, version, concurrency, ttl,
-    is_idle, started_at, seen_at)
-  values (p_worker_id, p_name, p_queues, p_tools, p_version, p_concurrency, p_ttl, false, v_now,
-    v_now)
+  insert into ordinaut.worker as w (worker_id, login, name, queues, tools, version, concurrency,
+    ttl, is_idle, started_at, seen_at)
+  values (p_worker_id, session_user, p_name, p_queues, p_tools, p_version, p_concurrency, p_ttl,
+    false, v_now, v_now)
   on conflict on constraint worker_pk do update
   set
     queues = excluded.queues,
     tools = excluded.tools,
     is_idle = false,
     is_stale = false,
-    seen_at = excluded.seen_at;
+    seen_at = excluded.seen_at
+  where w.login = session_user;
+  if not found then
+    raise exception using
+      errcode = 'OR030',
+      message = format('worker %s was registered by another login than %s', p_worker_id,
+        session_user),
+      hint = 'Register under an id of its own, new at each start.';
+  end if;
   perform ordinaut._unpark_tools();
 end
 $fn$;
@@ -101,7 +122,26 @@ comment on function ordinaut.register_worker(
 ) is
   'Announce a worker process under an id of its own (new at each start). It is alive while '
   'heartbeat() comes within p_ttl. Work that waited for its tools becomes due. Registering the '
-  'same id again renews it. Errors: OR090 (versions differ), invalid_parameter_value.';
+  'same id again renews it. Only this login may act for it. Errors: OR090 (versions differ), '
+  'OR030 (another login''s id), invalid_parameter_value.';
+
+-- session_user: inside a security definer, current_user is the owner.
+create or replace function ordinaut._may_end(p_login text)
+returns boolean
+language sql
+stable
+as $fn$
+  select p_login = session_user or exists (
+    select
+    from pg_roles as r
+    where
+      r.rolname in ('ordinaut_admin', current_user) and pg_has_role(session_user, r.oid, 'member')
+  );
+$fn$;
+
+comment on function ordinaut._may_end(text) is
+  'Whether the login role may take a worker of this login off: it is the same, an admin, or the '
+  'owner.';
 
 create or replace function ordinaut._unpark_tools()
 returns void
@@ -229,6 +269,16 @@ begin
   if p_state not in ('stopped', 'dead') or p_state is null then
     perform ordinaut._refuse(format('state %L must be stopped or dead', p_state));
   end if;
+  if exists (
+    select from ordinaut.worker as w
+    where w.worker_id = p_worker_id and not ordinaut._may_end(w.login)
+  ) then
+    raise exception using
+      errcode = 'insufficient_privilege',
+      message = format('worker %s was registered by another login than %s', p_worker_id,
+        session_user),
+      hint = 'That login may take it off, or a member of ordinaut_admin.';
+  end if;
   delete from ordinaut.worker as w where w.worker_id = p_worker_id;
   return ordinaut._dissolve_where(p_worker_id, '{}', 'infinity', p_state = 'dead',
     format('its worker %s %s', p_worker_id,
@@ -239,7 +289,7 @@ $fn$;
 comment on function ordinaut.deregister_worker(uuid, text) is
   'Take a worker off. stopped: what it holds goes back uncharged; dead: its leases are reaped at '
   'once, and each unit is charged a crash. Returns the units given back. An unknown worker gives '
-  '0. Errors: invalid_parameter_value.';
+  '0. Errors: invalid_parameter_value, insufficient_privilege (another login''s, and no admin).';
 
 create or replace function ordinaut.heartbeat(
   p_id        uuid,
@@ -256,7 +306,9 @@ declare
   v_now timestamptz := ordinaut.now();
   v_seen_at timestamptz;
 begin
-  select w.seen_at into v_seen_at from ordinaut.worker as w where w.worker_id = p_id;
+  select w.seen_at into v_seen_at
+  from ordinaut.worker as w
+  where w.worker_id = p_id and w.login = session_user;
   if not found then
     perform ordinaut._check_span('for', coalesce(p_for, '-1 s'), '1 ms', '30 days');
     update ordinaut.lease as l

@@ -90,13 +90,17 @@ def wanted() -> bool:
     return os.environ.get("ORDINAUT_TEST_POOLER", "0") not in ("", "0")
 
 
+def find() -> str | None:
+    return shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
 class Pooler:
     """A PgBouncer before one server: `dsn_of` leads through it, `admin` to its console."""
 
     def __init__(
         self, server: str, bindir: Path, mode: str = "transaction", size: int = 20, more: str = ""
     ) -> None:
-        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        program = find()
         assert program, "no pgbouncer: apt-get install pgbouncer"
         self.folder = Path(tempfile.mkdtemp(prefix="ordinaut-pooler-"))
         given = conninfo_to_dict(server)

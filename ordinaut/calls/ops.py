@@ -43,6 +43,19 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong; severity: critical, warning, info, or ok: a check found nothing."""
+
+    problem: str
+    severity: str
+    subject: str | None
+    detail: str
+    since: datetime | None
+    evidence: dict[str, Any] | None
+    act: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """The server as this connection sees it."""
 
@@ -54,6 +67,7 @@ class Server:
     can_create: bool
     timezone: str
     now: datetime
+    in_recovery: bool
     schema_usage: bool | None  # None: there is no schema ordinaut
 
 
@@ -112,6 +126,25 @@ def why(conn: Conn, id: str) -> list[Reason]:
     Source: sql/why.sql, ordinaut.why
     """
     return rows(conn, Reason, "why", id=id)
+
+
+def diagnose(conn: Conn, patience: Interval | None = None, *, all: bool = False) -> list[Problem]:
+    """Return what is wrong just now, and who did it; empty: nothing is.
+
+    Args:
+        patience: what lasts for less is left out; None: 60 s.
+        all: also a row for each check that found nothing.
+
+    Source: sql/diagnose.sql, ordinaut.diagnose
+    """
+    return rows(conn, Problem, "diagnose", patience=patience, all=all)
+
+
+def backend_pid(conn: Conn) -> int:
+    """Return the process of the server that answers; behind a pooler, not always the same."""
+    found = conn.cursor(row_factory=scalar_row).execute("select pg_backend_pid()").fetchone()
+    assert isinstance(found, int)
+    return found
 
 
 def pause_queue(conn: Conn, queue: str, note: str | None = None) -> None:
@@ -178,6 +211,7 @@ def server(conn: Conn) -> Server:
         " (select rolsuper from pg_catalog.pg_roles where rolname = current_user) as is_superuser,"
         " has_database_privilege(current_database(), 'create') as can_create,"
         " current_setting('TimeZone') as timezone, clock_timestamp() as now,"
+        " pg_is_in_recovery() as in_recovery,"
         " (select has_schema_privilege(n.oid, 'usage') from pg_catalog.pg_namespace as n"
         "  where n.nspname = 'ordinaut') as schema_usage"
     ).fetchone()

@@ -30,6 +30,7 @@ COLOURS = {
     "parked": "yellow", "warn": "yellow", "complete": "green", "resolved_manually": "green",
     "in_progress": "cyan", "error": "red", "waiting_for_retry": "yellow",
     "closed": "green", "half_open": "yellow", "open": "red", "busy": "yellow", "stuck": "yellow",
+    "info": "cyan",
 }  # fmt: skip
 
 

@@ -1,36 +1,27 @@
 """
 ordinaut doctor: what is configured, what is there, and what is wrong.
 
-Every check says ok, warn or fail, and what to do.  A check that cannot be made because an
-earlier one failed is left out: one cause, one line.
+What a database can know of itself, `ordinaut.diagnose()` decides; what is added here only a
+client can know.  Every check says ok, info, warn or fail, and what to do.  A check that cannot be
+made because an earlier one failed is left out: one cause, one line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psycopg
 from psycopg import errors
 
 from ordinaut import calls, db
-from ordinaut.cli import base, zonecheck
+from ordinaut.cli import base, reach, zonecheck
+from ordinaut.cli.findings import Finding, of_problem, show
 from ordinaut.errors import ConfigurationError, sentence
 from ordinaut.settings import mask
 from ordinaut.version import API, __version__
 
 _SKEW = timedelta(seconds=5)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check: verdict is ok, warn or fail."""
-
-    check: str
-    verdict: str
-    detail: str
 
 
 def examine(state: base.State) -> bool:
@@ -47,8 +38,7 @@ def examine(state: base.State) -> bool:
         columns = [("setting", "setting"), ("value", "value"), ("source", "source")]
         base.table(sources, columns, "")
         base.console().print()
-        columns = [("check", "check"), ("verdict", "verdict"), ("detail", "detail")]
-        base.table(findings, columns, "", style="verdict")
+        show(findings)
     return not any(finding.verdict == "fail" for finding in findings)
 
 
@@ -58,19 +48,31 @@ def _findings(state: base.State) -> Iterator[Finding]:
     except ConfigurationError as exc:
         yield Finding("database", "fail", f"{exc}. {exc.hint}")
         return
+    settings = state.settings()
+
+    def connect() -> db.Connection:
+        return db.connect(dsn, name="ordinaut-doctor", pooled=settings.pooled)
+
     try:
-        conn = db.connect(dsn, name="ordinaut-doctor", pooled=state.settings().pooled)
+        conn = connect()
     except psycopg.Error as exc:
         reason = " ".join(str(exc).split())
-        yield Finding("database", "fail", f"{mask(dsn)}: {reason}")
+        is_standby = reach.reaches_standby(dsn, settings.pooled)
+        yield Finding(
+            "database", "fail", f"{mask(dsn)}: {reason}",
+            act="this is a standby: name all hosts in the DSN, and the primary is found"
+            if is_standby else None,
+        )  # fmt: skip
         return
     with conn:
         yield Finding("database", "ok", mask(dsn))
-        yield from _server(conn)
+        server = calls.server(conn)
+        yield from _server(server)
+        yield from reach.check(conn, connect, settings)
+        yield from _engine(conn, server)
 
 
-def _server(conn: db.Connection) -> Iterator[Finding]:
-    server = calls.server(conn)
+def _server(server: calls.Server) -> Iterator[Finding]:
     old = server.version_num < 150000
     said = f"PostgreSQL {server.version}" + (": Ordinaut needs 15 or newer" if old else "")
     yield Finding("server", "fail" if old else "ok", said)
@@ -86,6 +88,9 @@ def _server(conn: db.Connection) -> Iterator[Finding]:
         f"{apart.total_seconds():.1f} s between this host and the server, whose clock counts;"
         f" session time zone {server.timezone}",
     )
+
+
+def _engine(conn: db.Connection, server: calls.Server) -> Iterator[Finding]:
     if server.schema_usage is None:
         hint = "run: ordinaut install" if server.can_create else "its owner runs: ordinaut install"
         yield Finding("schema", "fail", f"{server.database} has no schema ordinaut; {hint}")
@@ -98,9 +103,11 @@ def _server(conn: db.Connection) -> Iterator[Finding]:
             f" {server.role}",
         )
         return
-    yield _version(conn)
+    version = _version(conn)
+    yield version
     yield from _functions(conn)
-    yield from _life(conn)
+    if version.verdict != "fail":
+        yield from _life(conn)
     yield from _zones(conn, server.now)
 
 
@@ -143,12 +150,10 @@ def _life(conn: db.Connection) -> Iterator[Finding]:
             "ok" if live else "warn",
             f"{len(live)} live: {said}" if live else "none is live; start: ordinaut worker",
         )
-        late = calls.late(conn, limit=1000)
-        yield Finding(
-            "late",
-            "warn" if late else "ok",
-            f"{len(late)} late: {_first(late[0])}" if late else "nothing is late",
-        )
+        problems = calls.diagnose(conn, all=True)
+        yield from (of_problem(found) for found in problems if found.severity != "ok")
+        if quiet := [found.problem for found in problems if found.severity == "ok"]:
+            yield Finding("diagnose", "ok", f"nothing is wrong with: {', '.join(quiet)}")
     except errors.InsufficientPrivilege as exc:
         yield Finding("rights", "fail", sentence(exc))
 
@@ -158,7 +163,3 @@ def _zones(conn: db.Connection, now: datetime) -> Iterator[Finding]:
         yield from (Finding(*said) for said in zonecheck.check(conn, now))
     except errors.InsufficientPrivilege as exc:
         yield Finding("zones", "fail", sentence(exc))
-
-
-def _first(row: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {base.show(v)}" for k, v in row.items() if v is not None)[:160]

@@ -1,4 +1,4 @@
-"""ordinaut queue …, why, doctor, install, bench."""
+"""ordinaut queue …, why, diagnose, doctor, install, bench."""
 
 from __future__ import annotations
 
@@ -71,6 +71,22 @@ def why(
     table(reasons, columns, "no reason found", style="reason")
 
 
+def diagnose(
+    patience: Annotated[
+        str | None, typer.Option(help="Leave out what lasts for less, as in '5 s'. Default: 60 s.")
+    ] = None,
+) -> None:
+    """Say what is wrong in the database, and who did it. Exit 1 if something is critical."""
+    from ordinaut.cli.findings import of_problem, show
+
+    problems = calls.diagnose(state.connect(), patience)
+    if state.json or not problems:
+        answer(problems, "nothing is wrong")
+    else:
+        show(of_problem(problem) for problem in problems)
+    raise typer.Exit(1 if any(problem.severity == "critical" for problem in problems) else 0)
+
+
 def install() -> None:
     """Install Ordinaut in the database, or upgrade it. Idempotent."""
     from ordinaut import schema
@@ -109,5 +125,5 @@ def bench(
 
 
 def commands(app: typer.Typer) -> None:
-    for command in (install, why, doctor, bench):
+    for command in (install, why, diagnose, doctor, bench):
         app.command()(command)

@@ -10,6 +10,7 @@ The usual result has none of them, and costs one pass of the C encoder and two s
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -60,6 +61,14 @@ def register_secret(value: str) -> None:
     if value and value not in _secrets:
         forms = {value, repr(value)[1:-1], json.dumps(value)[1:-1]}
         _secrets[:] = sorted({*_secrets, *forms}, key=len, reverse=True)
+
+
+class Masked(io.TextIOWrapper):
+    """A standard stream of a process that has secrets: what a tool prints lands in a log."""
+
+    def write(self, text: str) -> int:
+        super().write(redact(text))
+        return len(text)
 
 
 def longest_secret() -> int:

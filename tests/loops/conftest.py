@@ -68,7 +68,8 @@ class Witness:
             text = Path(self.path).read_text()
         except FileNotFoundError:
             return []
-        rows = [line.split(" ", 3) for line in text.splitlines()]
+        # The last line may be on its way.
+        rows = [line.split(" ", 3) for line in text[: text.rfind("\n") + 1].splitlines()]
         found = [Line(r[0], int(r[1]), float(r[2]), r[3]) for r in rows]
         return [line for line in found if not event or line.event == event]
 

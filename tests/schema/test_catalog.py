@@ -107,6 +107,12 @@ BREAKERS: dict[str, LiteralString] = {
             ~* '(?<!ordinaut\.)\mnow\(\)|clock_timestamp|statement_timestamp|transaction_timestamp'
                '|current_(timestamp|date|time)|localtime'
     """,
+    "no literal has a backslash, which would mean what the caller's settings say": r"""
+        select f.name from f
+        where
+          regexp_replace(
+            f.prosrc, '/\*.*?\*/|--[^\n]*|\$re\$.*?\$re\$|[^\\'']', '', 'g') ~ '\\'
+    """,
     "the shipped clock has no hook": """
         select f.name
         from f

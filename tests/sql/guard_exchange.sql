@@ -28,7 +28,7 @@ select gen_random_uuid() as me, gen_random_uuid() as you, gen_random_uuid() as l
 select test.throws('OR022', format('select ordinaut.exchange(%L, %L, null, 0)', :'me', 'default'), 'nobody knows me');
 select ordinaut.register_worker(:'you', '{default}', '{a}');
 select test.throws('OR022', format('select ordinaut.exchange(%L, %L, null, 0)', :'me', 'default'), 'though others are known');
-select ordinaut.register_worker(:'me', '{default}', '{a}');
+select ordinaut.register_worker(:'me', '{default,body}', '{a}');
 
 -- Lease, repeat, settle, repeat.
 select count(*) from ordinaut.enqueue_many((select jsonb_agg('{}'::jsonb) from generate_series(1, 9)), 'a');
@@ -55,8 +55,13 @@ select test.eq(test.exchange(:'me', :'l2', 2,
   p_notes => format('[{"lease_id": "%s", "work_id": "%s", "event": "log", "data": {"line": "x"}}]', :'l2', (:'u2'::uuid[])[2])::jsonb),
   array['work'], 'a repeat');
 select test.eq((select count(*) from ordinaut.run_history((:'u2'::uuid[])[2]) as h where h.event = 'log'), 1, 'notes nothing twice');
-select test.throws('22023', format('select test.exchange(%L, null, 0, p_notes => %L)', :'me', '[{"event": "failed"}]'), 'a note is no event');
-select test.throws('22023', format('select test.exchange(%L, null, 0, p_notes => %L)', :'me', '[{"data": 1}]'), 'nor nothing');
+select test.throws('22023', format('select test.exchange(%L, null, 0, p_notes => %L)', :'me',
+    format('[{"lease_id": "%s", "work_id": "%s"%s}]', :'l2', (:'u2'::uuid[])[2], n.more)), n.what)
+from (values (', "event": "failed"', 'a note is no event'), (', "data": 1', 'nor nothing')) as n (more, what);
+select test.eq(test.exchange(:'me', null, 0, p_notes => jsonb_build_array(
+  jsonb_build_object('lease_id', :'l2', 'work_id', w.work_id, 'event', 'log'), jsonb_build_object('work_id', w.work_id, 'event', 'log'))),
+  '{}', 'a note on what the lease does not hold') from ordinaut.due_work as w limit 1;
+select test.eq((select count(*) from ordinaut.run_log as g where g.event = 'log'), 1, 'is not kept');
 
 -- Two leases in one exchange, and one that is gone.
 select test.exchange(:'me', :'l3', 2);

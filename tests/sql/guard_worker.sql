@@ -34,6 +34,12 @@ select test.throws('OR090', $$select ordinaut.register_worker(gen_random_uuid(),
 select test.throws('22023', $$select ordinaut.register_worker(null, '{q}', '{a}')$$, 'no id');
 select test.throws('22023', $$select ordinaut.register_worker(gen_random_uuid(), '{}', '{a}')$$, 'no queue');
 select test.throws('22023', $$select ordinaut.register_worker(gen_random_uuid(), '{q}', null)$$, 'no tools');
+select test.throws('22023', $$select ordinaut.register_worker(gen_random_uuid(), array_fill('q'::text, '{1001}'), '{a}')$$, 'queues without end');
+select test.throws('22023', $$select ordinaut.register_worker(gen_random_uuid(), '{q}', array_fill('a'::text, '{10001}'))$$, 'tools without end');
+select test.throws('22023', format($$select ordinaut.register_worker(gen_random_uuid(), '{q}', %L)$$, array[t]), 'no name of a tool') from unnest(array[null, '', ' ', repeat('a', 201), E'a\n']) as t;
+select test.throws('22023', $$select ordinaut.register_worker(gen_random_uuid(), '{q}', '{a}', repeat('x', 501))$$, 'a name without end');
+select test.throws('22023', $$select ordinaut.register_worker(gen_random_uuid(), '{q}', '{a}', p_version => repeat('x', 501))$$, 'a version without end');
+select test.throws('22023', format($$select ordinaut.register_worker(gen_random_uuid(), '{q}', '{a}', p_concurrency => %L)$$, n), 'so many at once') from unnest(array[null, -1, 100001]) as n;
 select test.throws('22023', $$select ordinaut.deregister_worker(gen_random_uuid(), 'lost')$$, 'not stopped, not dead');
 select test.throws('22023', $$select ordinaut.deregister_worker(gen_random_uuid(), null)$$, 'nor nothing');
 select ordinaut.register_worker(:'me', '{default}', '{a}'), ordinaut.register_worker(:'you', '{yours}', '{a}');
@@ -149,6 +155,8 @@ select test.eq((select array_agg(l.lease_id) from ordinaut.lease as l where l.le
 select ordinaut.complete_work(:'y1', (:'uy'::uuid[])[1]);
 select ordinaut.register_worker(:'me', '{default}', '{a}');
 select count(*) from ordinaut.enqueue_many((select jsonb_agg('{}'::jsonb) from generate_series(1, 2)), 'a', 'more');
+select test.throws('22023', format('select test.leased(%L, %L, 2, %L)', :'me', :'l4', q), 'a queue that it has not declared') from unnest(array['more', null]) as q;
+select ordinaut.register_worker(:'me', '{default,more}', '{a}');
 select test.leased(:'me', :'l4', 2, 'more') as u4 \gset
 select test.eq(ordinaut.deregister_worker(:'you'), 1, 'one was left');
 select test.eq(test.charges((:'uy'::uuid[])[2:2]), array[0], 'it stopped');

@@ -51,6 +51,7 @@ from (values
   ('{admin}', 'select ordinaut.set_queue(''q'')'),
   ('{viewer,producer,admin}', 'select ordinaut.list_runs()'),
   ('{viewer,producer,admin}', 'select ordinaut.why(''t'')'),
+  ('{viewer,admin}', 'select ordinaut.diagnose()'),
   ('{viewer,producer,admin}', 'select ordinaut.get_task(''t'')'),
   ('{viewer,producer,worker,admin}', 'select ordinaut.now()'),
   ('{viewer,producer,worker,admin}', 'select ordinaut.get_run(gen_random_uuid())'),

@@ -14,7 +14,7 @@ from ordinaut.cli.main import invoke
 from ordinaut.errors import VersionSkew
 
 GROUPS = {
-    "": "dev install scheduler worker enqueue why doctor bench task run step queue",
+    "": "dev install scheduler worker enqueue why diagnose doctor bench task run step queue",
     "task": "apply create list show pause resume run snooze cancel",
     "run": "list show log history cancel retry steps replay",
     "step": "show retry reset skip resolve complete",

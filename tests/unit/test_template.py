@@ -65,7 +65,7 @@ def test_a_text_becomes_a_value(text: str, value: Any) -> None:
         ("${}", "with.a[0]: an empty ${}"),
         ("${  }", "an empty ${}"),
         ("a ${params.n", "no closing brace"),
-        ("${'}", "no JMESPath: "),
+        ("${'}", "has no closing brace"),
         ("${params.n b}", "Unexpected token"),
         ("${params.}", "'params.': the expression ends too early"),
         ("${params.n > 2}", "numbers in backticks: `2`"),

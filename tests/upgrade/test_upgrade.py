@@ -89,17 +89,21 @@ def test_with_the_same_api_old_and_new_workers_go_on(
 
 
 def test_with_the_next_api_old_workers_finish_what_they_hold_and_leave(
-    worker, breaking, install, load, witness, admin, prod_dsn
+    worker, breaking, installing, load, witness, admin, db, prod_dsn
 ):
     early = worker(root=breaking, ready=False)
     assert early.wait() == 75
     assert "speaks API 2, the database API 1" in early.log
 
     old = worker(ttl=20)
-    load(1, seconds=4.0)
-    [held] = witness.wait("start")
-    load(20)
-    install(breaking, prod_dsn)
+    with locked(admin, "select pg_advisory_xact_lock(hashtext('ordinaut.schema'))"):
+        upgrade = installing(breaking, prod_dsn)
+        wait_for(lambda: db.execute(BUSY).fetchone())
+        load(1, seconds=5.0)
+        [held] = witness.wait("start")
+        load(20)
+    said, _ = upgrade.communicate(timeout=30)
+    assert upgrade.returncode == 0, said
     late = worker(ready=False)
     assert late.wait() == 75
 
@@ -133,7 +137,10 @@ def test_an_installer_that_is_killed_leaves_nothing(
     wait_for(lambda: not db.execute(gone).fetchone())
 
     assert fingerprint(db) == before
-    advisory = "select count(*) from pg_locks where locktype = 'advisory'"
+    advisory = (
+        "select count(*) from pg_locks as l join pg_database as d on d.oid = l.database"
+        " where l.locktype = 'advisory' and d.datname = current_database()"
+    )
     assert db.execute(advisory).fetchone() == (0,)
     assert "0900_next" in install(newer, prod_dsn)
 
@@ -191,10 +198,11 @@ def test_an_install_behind_a_long_reader_stops_nobody_for_long(
 @pytest.mark.parametrize("state", ["40001", "40P01"])
 def test_a_transaction_that_failed_to_serialize_is_tried_again(worker, load, admin, state):
     admin.execute("create sequence ordinaut.unlucky")
-    # One statement of seven; a sequence forgets nothing when its transaction is undone.
+    # One statement of three, thirteen times; a sequence forgets nothing at a rollback.
     admin.execute(
         "create function ordinaut.unlucky() returns trigger language plpgsql security definer as"
-        " $$ begin if nextval('ordinaut.unlucky') % 7 = 1 then"
+        " $$ declare v bigint := nextval('ordinaut.unlucky');"
+        " begin if v < 40 and v % 3 = 1 then"
         f" raise exception 'unlucky' using errcode = '{state}'; end if;"
         " return null; end $$"
     )
@@ -213,3 +221,4 @@ def test_a_transaction_that_failed_to_serialize_is_tried_again(worker, load, adm
     wait_for(lambda: admin.execute(DONE).fetchone() == (40,), 30)
     assert running.guard.poll() is None
     assert "fenced" not in running.log
+    assert admin.execute("select last_value > 9 from ordinaut.unlucky").fetchone() == (True,)
