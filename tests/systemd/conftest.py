@@ -84,7 +84,7 @@ def pg(server: postgres.Server, outside: Path) -> Iterator[EmbeddedPostgres]:
             postgres.install(pg.dsn_of("template_ordinaut"))
             conn.execute(
                 psycopg.sql.SQL(
-                    "create role {} login password {} in role ordinaut_worker, ordinaut_admin"
+                    "create role {} login password {} in role ordinaut_worker"
                 ).format(psycopg.sql.Identifier(ROLE), psycopg.sql.Literal(PASSWORD))
             )
         yield pg
