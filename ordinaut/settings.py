@@ -60,6 +60,21 @@ Duration = Annotated[timedelta, BeforeValidator(duration)]
 Names = Annotated[list[str], NoDecode, BeforeValidator(_names)]
 
 
+def _with_password(dsn: str) -> str:
+    """Return the DSN with the password that systemd keeps for us, if it has none of its own."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    params = conninfo_to_dict(dsn)
+    if not directory or {"password", "passfile"} & params.keys():
+        return dsn
+    try:
+        password = Path(directory, "password").read_text().removesuffix("\n")
+    except FileNotFoundError:
+        return dsn
+    except OSError as exc:
+        raise ValueError(f"systemd's credential password: {exc.strerror}") from None
+    return make_conninfo("", **params | {"password": password}) if password else dsn
+
+
 class Settings(BaseSettings):
     """What the processes of this machine are told.  Read it with `load`."""
 
@@ -114,7 +129,7 @@ class Settings(BaseSettings):
                 "not a connection string; write postgresql://user@host:5432/database"
                 " or host=… dbname=…"
             ) from None
-        return value or None
+        return _with_password(value) if value else None
 
     @field_validator("ttl", "heartbeat", "poll")
     @classmethod
@@ -177,26 +192,7 @@ class Settings(BaseSettings):
                 "Give --dsn, set ORDINAUT_DSN or DATABASE_URL, or write dsn into ordinaut.toml."
                 " To try things out without one: ordinaut dev.",
             )
-        return _with_password(self.dsn)
-
-
-def _with_password(dsn: str) -> str:
-    """Return the DSN with the password that systemd keeps for us, if it has none of its own.
-
-    Raises:
-        ConfigurationError: the credential cannot be read.
-    """
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    params = conninfo_to_dict(dsn)
-    if not directory or {"password", "passfile"} & params.keys():
-        return dsn
-    try:
-        password = Path(directory, "password").read_text().removesuffix("\n")
-    except FileNotFoundError:
-        return dsn
-    except (OSError, ValueError) as exc:
-        raise ConfigurationError(f"systemd's credential password cannot be read: {exc}") from None
-    return make_conninfo("", **params | {"password": password}) if password else dsn
+        return self.dsn
 
 
 class _DatabaseUrl(PydanticBaseSettingsSource):

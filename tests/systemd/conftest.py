@@ -83,9 +83,9 @@ def pg(server: postgres.Server, outside: Path) -> Iterator[EmbeddedPostgres]:
             conn.execute("create database template_ordinaut")
             postgres.install(pg.dsn_of("template_ordinaut"))
             conn.execute(
-                psycopg.sql.SQL(
-                    "create role {} login password {} in role ordinaut_worker, ordinaut_admin"
-                ).format(psycopg.sql.Identifier(ROLE), psycopg.sql.Literal(PASSWORD))
+                psycopg.sql.SQL("create role {} login password {} in role ordinaut_worker").format(
+                    psycopg.sql.Identifier(ROLE), psycopg.sql.Literal(PASSWORD)
+                )
             )
         yield pg
 

@@ -243,10 +243,10 @@ def _python(binds: dict[Path, str]) -> tuple[str, dict[Path, str]]:
     Under /opt, whatever this Python's own path is: units hide /home, /root and /tmp.
     """
     binds = binds | {Path(sysconfig.get_path("purelib")): "/opt/packages"}
-    python = f"{sys.base_prefix}/bin/python3"
-    if sys.base_prefix != "/usr":
-        binds[Path(sys.base_prefix)] = "/opt/python"
-        python = "/opt/python/bin/python3"
+    prefix = sys.base_prefix
+    if prefix != "/usr":
+        binds[Path(prefix)] = prefix = "/opt/python"
+    python = f"{prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     script = (
         "#!/bin/sh\n"
         "export PYTHONPATH=/opt/checkout:/opt/packages PYTHONDONTWRITEBYTECODE=1\n"

@@ -137,6 +137,16 @@ def test_wrong_configuration_is_not_tried_again(worker, machine, database, tools
     assert says in worker.journal("-p", "err")
 
 
+def test_without_a_database_it_says_so_as_an_error(worker, machine, database):
+    database.settings(ORDINAUT_DSN="")
+
+    machine.run("systemctl", "start", worker.unit, check=False)
+
+    wait_for(lambda: worker.show("ActiveState") == "failed")
+    assert worker.show("ExecMainStatus") == "78"
+    assert worker.journal("-p", "err").startswith("no database is configured\nGive --dsn")
+
+
 def test_a_missing_credential_is_not_tried_again(worker, machine):
     machine.run("mv", "/etc/ordinaut/password", "/etc/ordinaut/gone")
     try:
