@@ -159,6 +159,7 @@ class EmbeddedPostgres:
         self.stop()
         if self.socket_dir != self.data_dir:
             shutil.rmtree(self.socket_dir, ignore_errors=True)
+            self.socket_dir = self.data_dir
         if self._temporary:
             shutil.rmtree(self.data_dir, ignore_errors=True)
 
@@ -240,8 +241,8 @@ class EmbeddedPostgres:
         unfinished.rename(self.cluster)
 
     def _launch(self, user: _Unprivileged) -> None:
-        self.socket_dir = self.data_dir
         if len(os.fsencode(self.socket_dir)) + len(f"/.s.PGSQL.{_PORT}") > _SOCKET_PATH_MAX:
+            # Kept until close(): who has the DSN keeps it over a restart.
             self.socket_dir = Path(tempfile.mkdtemp(prefix="ordinaut-"))
             user.give(self.socket_dir)
         settings = {

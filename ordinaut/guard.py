@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _PING = 0.2  # seconds between pings
 _REPORT = 10.0  # seconds of trying to report a death
+_START = 30.0  # seconds until a parent must have said its first word
 _SEPARATOR = "\x1f"
 EX_CRASHED = 70
 
@@ -68,7 +69,8 @@ class Link:
                 self._flush()
 
     def notify(self, *words: str) -> None:
-        """Pass words to systemd, through the guard if there is one."""
+        """Pass words to systemd, through the guard if there is one.  Each becomes one line."""
+        words = tuple(" ".join(word.split()) for word in words)
         if self._sock is None:
             systemd.notify(*words)
         else:
@@ -105,7 +107,9 @@ class Guard:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._limit = max(2 * config.heartbeat, config.fence)
+        self._patience = max(2 * config.heartbeat, config.fence)
+        # A parent that has not said a word holds nothing yet, and on a busy host imports for long.
+        self._limit = max(_START, self._patience)
         self._groups: set[int] = set()
         self._worker_id: UUID | None = None
         self._buffer = b""
@@ -155,6 +159,7 @@ class Guard:
             if not data:
                 return True
             self._heard = time.monotonic()
+            self._limit = self._patience
             *lines, self._buffer = (self._buffer + data).split(b"\n")
             for line in lines:
                 self._obey(line.decode())

@@ -127,7 +127,7 @@ class Scheduler:
                     pause = self._disconnected(exc)
                 self._stopping.wait(pause)
         finally:
-            systemd.notify("STOPPING=1")
+            systemd.notify("STOPPING=1", "STATUS=stopping")
             self._poller.close()
             if self._conn is not None:
                 self._conn.close()
@@ -181,7 +181,7 @@ class Scheduler:
         if not self._gone:
             what = "database gone" if self._met else "no database"
             log.warning("%s, trying again: %s", what, reason)
-            systemd.notify(f"STATUS={what}")
+            systemd.notify(f"STATUS={what}, trying again: {reason}")
         self._gone = reason
         return self._lost.next()
 

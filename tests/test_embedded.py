@@ -149,6 +149,16 @@ def test_a_long_path_gets_a_short_socket(tmp_path: Path, bindir: Path) -> None:
     assert not short.exists()
 
 
+def test_its_dsn_outlives_a_restart_whatever_its_path(tmp_path: Path, bindir: Path) -> None:
+    with EmbeddedPostgres(tmp_path / ("d" * 100), bindir, fsync=False) as pg:
+        dsn, short = pg.dsn, pg.socket_dir
+        pg.stop()
+        pg.start()
+
+        assert pg.dsn == dsn
+    assert not short.exists()
+
+
 def test_it_survives_a_crash(private_pg: EmbeddedPostgres) -> None:
     with psycopg.connect(private_pg.dsn) as conn:
         conn.execute("create table kept (n int)")

@@ -10,9 +10,11 @@ its tables are written down, and the history checker decides.  Exit 1: something
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +35,10 @@ from ordinaut.work as w where w.finished_at is null
 union all
 select format('run %s %s', r.state, r.run_id) from ordinaut.task_run as r
 where r.finished_at is null
+"""
+
+_BEATS = """
+select count(*) from ordinaut.worker as w where w.seen_at > ordinaut.now() - interval '3 s'
 """
 
 
@@ -57,9 +63,20 @@ def main() -> int:
         parser.error(f"no such fault: {', '.join(sorted(unknown))}; --list shows them")
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
 
+    if options.keep is not None and options.keep.exists() and any(options.keep.iterdir()):
+        parser.error(f"{options.keep} is not empty: a history needs a directory of its own")
+
     folder = options.keep or Path(tempfile.mkdtemp(prefix="ordinaut-chaos-"))
+    names = only or list(FAULTS)
     print(f"seed {seed}, {options.minutes:g} minutes, history in {folder}", flush=True)
-    wrong = run(folder, seed, options.minutes * 60, only or list(FAULTS), options.pg, options.rate)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        wrong = run(folder, seed, options.minutes * 60, names, options.pg, options.rate)
+    except KeyboardInterrupt:
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        print("interrupted: everything is stopped, nothing was decided", file=sys.stderr)
+        return 130
     for line in wrong:
         print(f"WRONG: {line}")
     verdict = checker.main([str(folder)])
@@ -79,10 +96,12 @@ def run(
     wrong: list[str] = []
     dice = random.Random(seed)
     scale = min(1.0, seconds / 600)
-    with Lab(folder, major) as lab:
+    with Lab(folder, major) as lab, contextlib.ExitStack() as keep:
         load = Load(lab, seed, rate)
+        keep.callback(load.close)
         load.start()
         sampler = Sampler(lab, [QUEUE, BY_HAND])
+        keep.callback(sampler.close)
         for n in range(2):
             lab.scheduler(f"scheduler{n}")
             lab.worker(f"worker{n}")
@@ -105,16 +124,16 @@ def run(
         load.stop()
         load.pause_tasks()
         try:
-            wait_for(
-                lambda: not lab.one(f"select count(*) from ({_LEFT}) as l"), RECOVERY, "an end"
-            )
+            for process in lab.processes:
+                process.wait_up()
+            wait_for(lambda: lab.one(_LEFT) is None, RECOVERY, "an end")
+            wait_for(lambda: lab.one(_BEATS) == len(lab.workers), RECOVERY, "heartbeats")
             print(f"recovered {time.monotonic() - healed:.1f} s after the last fault", flush=True)
-        except TimeoutError:
+        except TimeoutError as late:
             with lab.connect() as conn:
                 rest = [row.what for row in conn.execute(_LEFT.encode()).fetchall()]
-            wrong.append(f"{len(rest)} units are left after {RECOVERY:g} s: {rest[:10]}")
-        load.close()
-        sampler.close()
+            wrong.append(f"no recovery: {late}; {len(rest)} units are left: {rest[:10]}")
+        keep.close()
         wrong += [f"the load itself: {error!r}" for error in load.errors]
         for process in lab.processes:
             if (code := process.stop()) != 0:

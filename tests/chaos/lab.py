@@ -7,6 +7,7 @@ Everything that has to be found out later lies in the directory: witness, client
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -38,6 +39,7 @@ _OPTIONS = {
     "wal_sender_timeout": "0",  # one that is stopped must not let the primary go on alone
     "wal_keep_size": "256MB",
 }
+_MARK = "ORDINAUT_CHAOS"  # in the environment of all that a lab begins
 _DISK = {"server": "1500m", "wal": "900m"}  # sizes of the disks that may be filled
 
 
@@ -65,12 +67,20 @@ class Process:
         self.words = words
         self.environ = environ
         self._lab = lab
-        self.starts = 0
         self.start()
 
+    @property
+    def log(self) -> Path:
+        return self._lab.folder / f"{self.name}.log"
+
+    def wait_up(self) -> None:
+        """Return when it works; before it has begun, SIGTERM ends it without an answer."""
+        up = b"registered" if self.words[0] == "worker" else b"scheduler started"
+        wait_for(lambda: up in self.log.read_bytes()[self._said :], 30, f"{self.name} to begin")
+
     def start(self) -> None:
-        self.starts += 1
-        with (self._lab.folder / f"{self.name}.log").open("ab") as log:
+        with self.log.open("ab") as log:
+            self._said = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ordinaut", *self.words],
                 cwd=self._lab.folder,
@@ -118,6 +128,7 @@ class Lab:
         folder.mkdir(parents=True, exist_ok=True)
         self.witness = folder / "witness.jsonl"
         self.client = Recorder(folder / "client.jsonl", durable=False)
+        self.calls = itertools.count(1)
         self.faults = Recorder(folder / "faults.jsonl", durable=False)
         self.bindir = find_bindir(major)
         self.server = self._server("server")
@@ -133,10 +144,13 @@ class Lab:
 
     def __enter__(self) -> Lab:
         with contextlib.ExitStack() as keep:
+            os.environ[_MARK] = str(self.folder)
             keep.callback(self.client.close)
             keep.callback(self.faults.close)
             self._keep = keep
             self._mount()
+            keep.callback(self._sweep)
+            keep.callback(self._save_log)
             keep.callback(lambda: self.server.close())  # whichever is the primary by then
             self.server.start()
             if self.has_small_disks:
@@ -162,6 +176,11 @@ class Lab:
             unmount = ["umount", "-l", str(self.folder / name)]
             self._keep.callback(subprocess.run, unmount, capture_output=True)
         self.has_small_disks = True
+
+    def _save_log(self) -> None:
+        """What the server said must outlive the disk it said it on."""
+        with contextlib.suppress(OSError):
+            shutil.copyfile(self.folder / "server" / "postgres.log", self.folder / "server.log")
 
     def _move_wal(self) -> None:
         self.server.stop()
@@ -277,6 +296,14 @@ class Lab:
         process = Process(self, name, words, environ)
         self.processes.append(process)
         return process
+
+    def _sweep(self) -> None:
+        """Kill what was begun and not noted: an interrupt may come between the two."""
+        mark = f"{_MARK}={self.folder}\0".encode()
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in environ.read_bytes() and int(environ.parent.name) != os.getpid():
+                    _signal(int(environ.parent.name), signal.SIGKILL)
 
     def _end_processes(self) -> None:
         for process in self.processes:

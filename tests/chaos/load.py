@@ -8,7 +8,6 @@ Nothing here knows of faults: an error is an answer, a lost connection is "unkno
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import random
 import threading
@@ -21,7 +20,6 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from tests.chaos import tools
-from tests.chaos.history import Recorder
 from tests.chaos.lab import Lab
 
 TOOL = f"python:{tools.__name__}.work"
@@ -41,15 +39,15 @@ INTERVALS = [
 class Caller:
     """One client: a connection through the proxy, made anew whenever it is lost."""
 
-    def __init__(self, lab: Lab, log: Recorder, serial: itertools.count[int]) -> None:
-        self._lab, self._log, self._serial = lab, log, serial
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
         self._conn: psycopg.Connection[Any] | None = None
 
     def call(self, name: str, /, **args: Any) -> tuple[str, Any]:
         """Call ordinaut.NAME(p_KEY => VALUE, …); return the answer and the result."""
-        line: dict[str, Any] = {"n": next(self._serial), "call": name, "args": args}
+        line: dict[str, Any] = {"n": next(self._lab.calls), "call": name, "args": args}
         line |= {"t0": time.time(), "t1": None, "answer": "unknown", "result": None, "error": None}
-        self._log.write(line)
+        self._lab.client.write(line)
         try:
             rows = self._ask(name, args)
             line["answer"] = "ok"
@@ -63,7 +61,7 @@ class Caller:
             line["answer"] = "unknown" if is_lost else "fail"
             self.close()
         line["t1"] = time.time()
-        self._log.write(line)
+        self._lab.client.write(line)
         return line["answer"], line["result"]
 
     def sure(self, name: str, over: threading.Event, /, **args: Any) -> tuple[str, Any]:
@@ -115,7 +113,6 @@ class Load:
         self._pause = 1 / rate
         self._over = threading.Event()  # no more work
         self._done = threading.Event()  # no more answers either
-        self._serial = itertools.count(1)
         self._threads: list[threading.Thread] = []
         self.recent: list[UUID] = []
         self.errors: list[BaseException] = []
@@ -137,12 +134,9 @@ class Load:
         for thread in self._threads:
             thread.join(30)
 
-    def caller(self) -> Caller:
-        return Caller(self._lab, self._lab.client, self._serial)
-
     def pause_tasks(self) -> None:
         """Stop the schedules, so that an end can be told."""
-        caller = self.caller()
+        caller = Caller(self._lab)
         for name, *_ in [*INTERVALS, ("ticks",)]:
             caller.sure("pause_task", threading.Event(), task=f"default/{name}", note="the end")
         caller.close()
@@ -160,7 +154,7 @@ class Load:
         thread.start()
 
     def _define(self) -> None:
-        caller = self.caller()
+        caller = Caller(self._lab)
         for name, every, overlap in INTERVALS:
             payload = {"seconds": 0.05 if overlap == "allow" else 1.5}
             caller.call(
@@ -174,7 +168,7 @@ class Load:
         caller.close()
 
     def _enqueue(self, dice: random.Random) -> None:
-        caller = self.caller()
+        caller = Caller(self._lab)
         while not self._over.wait(dice.expovariate(1 / self._pause)):
             args = self._draw(dice)
             # The id is ours, so that a call without an answer may be sent again.
@@ -223,7 +217,7 @@ class Load:
 
     def _operate(self, dice: random.Random) -> None:
         """Cancel, retry, answer approvals, send events."""
-        caller = self.caller()
+        caller = Caller(self._lab)
         while not self._done.wait(0.25):
             for row in caller.rows("select a.approval_id from ordinaut.list_approvals() as a"):
                 if dice.random() < 0.7:
@@ -245,7 +239,7 @@ class Load:
 
     def _by_hand(self, dice: random.Random) -> None:
         """Lease and complete as psql would, with a lease that runs out."""
-        caller = self.caller()
+        caller = Caller(self._lab)
         while not self._done.wait(0.3):
             answer, found = caller.call(
                 "lease_work", worker="psql", queue=BY_HAND, limit=3, **{"for": "5 s"}

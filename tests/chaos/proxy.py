@@ -122,7 +122,8 @@ class Proxy:
             with contextlib.suppress(OSError):
                 if sock.family == socket.AF_INET:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
-                sock.shutdown(socket.SHUT_RDWR)
+                # Wakes who reads from it, and sends no FIN: that would be a polite end.
+                sock.shutdown(socket.SHUT_RD if sock.family == socket.AF_INET else socket.SHUT_RDWR)
             sock.close()
 
     def _thread(self, target: object, *args: object) -> None:

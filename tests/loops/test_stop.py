@@ -116,6 +116,19 @@ def test_a_hung_parent_is_killed_and_reported(db, worker, enqueue, ended, witnes
     assert len(witness.lines("end")) == 1
 
 
+def test_a_parent_that_is_slow_to_start_is_not_taken_for_a_hung_one(
+    worker, enqueue, ended, witness, tmp_path, monkeypatch
+):
+    # As on a busy host: each Python takes longer to import than a parent may be silent.
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(1.5)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    running = worker(ttl=1.5)
+
+    assert ended(enqueue()).state == "success"
+    assert "hangs" not in running.log
+
+
 def test_a_killed_child_costs_only_what_it_ran(db, worker, enqueue, ended, witness):
     worker()
     victim = enqueue(seconds=60, again=0, label="victim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import shutil
@@ -137,6 +138,19 @@ def test_what_a_declared_failover_took_is_named_and_no_violation(history: Histor
     assert violated(list(findings.values())) == {}
     assert findings["I7"].notes[0].startswith("allowed rerun, by the declared failover")
     assert findings["I9"].notes == ["lost, by the declared failover: run gone"]
+
+
+def test_a_step_may_follow_a_need_that_a_declared_failover_forgot(history: History) -> None:
+    broken = Broken(history)
+    need, step = broken.step("fetch"), broken.step("left")
+    start = broken.seen(step, "start")
+    forgotten = {**start, "token": "forgotten", "mt": broken.seen(need, "end")["mt"] - 0.05}
+    history.witness.insert(0, forgotten)
+    undeclared = copy.deepcopy(history)
+    failed_over(history, start["rt"])
+
+    assert "I15" in violated(decide(undeclared))
+    assert violated(decide(history)) == {}
 
 
 def test_what_was_lost_long_before_a_failover_is_a_violation(history: History) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.chaos.faults import Missing, fault
 from tests.chaos.lab import TTL, Lab, Process
-from tests.chaos.load import TOOL
+from tests.chaos.load import TOOL, Caller
 
 
 def _later(process: Process, dice: random.Random) -> None:
@@ -66,6 +66,7 @@ def kill_scheduler(lab: Lab, dice: random.Random, scale: float) -> None:
 def stop_worker(lab: Lab, dice: random.Random, scale: float) -> None:
     """SIGTERM, as a deploy: it drains and says 0."""
     worker = dice.choice(lab.workers)
+    worker.wait_up()
     with lab.fault("stop_worker", worker.name):
         code = worker.stop()
         if code != 0:
@@ -133,16 +134,15 @@ def two_schedulers(lab: Lab, dice: random.Random, scale: float) -> None:
 def starved_cpu(lab: Lab, dice: random.Random, scale: float) -> None:
     """Sixteen busy processes, and a tool that holds the GIL."""
     with lab.fault("starved_cpu"):
-        busy = [
-            subprocess.Popen([sys.executable, "-c", "while True: pass"], stdin=subprocess.DEVNULL)
-            for _ in range(16)
-        ]
+        busy: list[subprocess.Popen[bytes]] = []
         try:
-            with lab.connect() as conn:
+            for _ in range(16):
+                spin = [sys.executable, "-c", "while True: pass"]
+                busy.append(subprocess.Popen(spin, stdin=subprocess.DEVNULL))
+            with contextlib.closing(Caller(lab)) as caller:
                 for _ in range(4):
-                    conn.execute(
-                        'select ordinaut.enqueue(%s, \'{"hold_gil": true, "seconds": 4}\')', [TOOL]
-                    )
+                    payload = {"hold_gil": True, "seconds": 4}
+                    caller.call("enqueue", tool=TOOL, payload=payload)
             time.sleep(3 * TTL * min(1.0, scale + 0.4))
         finally:
             for process in busy:
@@ -162,6 +162,7 @@ def skewed_clock(lab: Lab, dice: random.Random, scale: float) -> None:
     with lab.fault("skewed_clock", off):
         worker = lab.worker(f"worker-skewed-{time.time_ns()}", **environ)
         time.sleep(8 + 10 * scale)
+        worker.wait_up()
         lab.processes.remove(worker)
         if (code := worker.stop()) != 0:
             raise AssertionError(f"{worker.name} answered SIGTERM with {code}")

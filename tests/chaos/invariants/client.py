@@ -178,7 +178,7 @@ def cancels(history: History, lives: Lives, found: Finding) -> None:
         row = lives.run_row(run) or {}
         state = row.get("state")
         ended = seconds(row.get("finished_at"))
-        is_again = reopened.get(run, 0.0) > call.t0 - slack
+        is_again = reopened.get(run, 0.0) > call.t0 - slack or is_excused(history, call.t1)
         if call.result == "cancelled":
             late = [s for s in starts[run] if s.rt > call.t1 + slack]
             if late and not is_again:
@@ -187,11 +187,11 @@ def cancels(history: History, lives: Lives, found: Finding) -> None:
                     _brief(call),
                     {"token": late[0].token, "rt": late[0].rt},
                 )
-            if state != "cancelled" and not is_again and not is_excused(history, call.t1):
+            if state != "cancelled" and not is_again:
                 found.wrong(f"run {run} was cancelled, and is {state}", _brief(call), row or None)
         elif call.result == "too_late":
             if ended is None or state not in TERMINAL:
-                if not is_again and not is_excused(history, call.t1):
+                if not is_again:
                     found.wrong(f"run {run} had ended, and is {state}", _brief(call), row or None)
             elif ended > call.t1 + slack and not is_again:
                 found.wrong(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tests.chaos.history import History, Row, Start, seconds
 from tests.chaos.invariants import Finding, invariant
+from tests.chaos.invariants.failover import is_lost_attempt
 from tests.chaos.lives import ANEW, BY_HAND, STEP_LIVE, STEP_TERMINAL, TERMINAL, Lives
 
 DONE = frozenset({"complete", "skipped", "resolved_manually"})
@@ -41,7 +42,8 @@ def dag(history: History, lives: Lives, found: Finding) -> None:
     ends = witnessed_ends(history)
     first: dict[str, Start] = {}
     for start in history.starts:
-        if start.step is not None:
+        # What a failover forgot may have been started by a need that was forgotten as well.
+        if start.step is not None and not is_lost_attempt(history, lives, start):
             first.setdefault(start.work, start)
     for run_id, steps in lives.steps_of.items():
         run = lives.run_row(run_id) or {}
