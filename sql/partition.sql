@@ -4,7 +4,7 @@
  * Making one locks the default partition against all, dropping one the parent too; whoever comes
  * while such a lock is waited for queues behind it, for as long as a dump runs or somebody forgot
  * a transaction.  So locks are taken at once or not at all; only when nobody holds the tables for
- * longer than a settle takes is one waited for, 100 ms at most.  One partition at a time, and as
+ * longer than a settle takes is one waited for, 50 ms at most.  One partition at a time, and as
  * the last that a transaction does: a lock held while others are sought stops every settle.
  *
  * No `detach concurrently`: PostgreSQL refuses it beside a default partition.
@@ -194,7 +194,7 @@ create or replace function ordinaut._try_exclusive(p_tables text[], p_waits bool
 returns boolean
 language plpgsql
 volatile
-set lock_timeout = '100ms'
+set lock_timeout = '50ms'
 as $fn$
 begin
   for v_i in 1..cardinality(p_tables) loop
@@ -210,7 +210,7 @@ end
 $fn$;
 
 comment on function ordinaut._try_exclusive(text[], boolean) is
-  'Lock tables against everybody until commit, all or none; p_waits: 100 ms for the first.';
+  'Lock tables against everybody until commit, all or none; p_waits: 50 ms for the first.';
 
 create or replace function ordinaut._do_partition(
   p_table  text,
@@ -224,7 +224,7 @@ create or replace function ordinaut._do_partition(
 returns boolean
 language plpgsql
 volatile
-set lock_timeout = '100ms'
+set lock_timeout = '50ms'
 as $fn$
 declare
   v_default text := p_table || '_default';

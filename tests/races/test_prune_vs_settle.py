@@ -2,7 +2,7 @@
 Race: old partitions are dropped while runs settle and people read.
 
     settle, prune            a drop is left to the next call
-    settle, drop             that waits, 100 ms and no longer
+    settle, drop             that waits, 50 ms and no longer
     dump, prune, settle      waits for nothing, and so nobody waits behind it
     prune, settle            the settle waits for the drop, and then stores its run
     read, prune              a report that reads for minutes stops no drop but its own

@@ -93,7 +93,7 @@ def _logs(idle: list[Sample], busy: list[Sample]) -> list[Line]:
 
     return [
         _most("log, idle", rate(idle), 20.0, "{:.1f} B/s"),
-        _most("log, busy", rate(busy), 4000.0, "{:.0f} B/s"),
+        _most("log, busy", rate(busy), 200.0, "{:.0f} B/s"),
     ]
 
 

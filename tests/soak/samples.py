@@ -106,7 +106,7 @@ class Sampler:
             places[f"pg {name} {n}"] = pid
         rss, fds = {}, {}
         for place, pid in places.items():
-            with contextlib.suppress(OSError):  # it has just ended
+            with contextlib.suppress(OSError, IndexError):  # it has just ended, or is a zombie
                 status = Path(f"/proc/{pid}/status").read_text().split("RssAnon:")
                 rss[place] = int(status[1].split()[0]) * 1024
                 fds[place] = len(list(Path(f"/proc/{pid}/fd").iterdir()))

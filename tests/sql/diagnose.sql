@@ -139,9 +139,9 @@ select test.eq(count(*), 12::bigint, 'p_all: each check answers') from (
   select distinct d.problem from ordinaut.diagnose(p_all => true) as d
   where d.severity = 'ok'
   union all
-  select distinct case when d.problem in ('not_durable') then 'server' when d.problem in ('table_unlogged', 'trigger_disabled') then 'catalog' else 'tables' end
+  select distinct case when d.problem in ('not_durable') then 'server' when d.problem = 'blind' then 'connections' when d.problem in ('table_unlogged', 'trigger_disabled') then 'catalog' else 'tables' end
   from ordinaut.diagnose(p_all => true) as d
-  where d.problem in ('not_durable', 'table_unlogged', 'trigger_disabled', 'autovacuum_off') 
+  where d.problem in ('not_durable', 'blind', 'table_unlogged', 'trigger_disabled', 'autovacuum_off') 
 ) as c;
 
 rollback;
