@@ -79,6 +79,8 @@ SETTINGS = [
     *[off(*kinds) | CUSTOM for kinds in [*JOINS[3:], *SCANS[3:6]]],
     off("nestloop", "indexscan", "bitmapscan", "material", "memoize", "sort"),
     off("hashjoin", "mergejoin", "seqscan", "bitmapscan", "material", "memoize"),
+    # Of all, what executes a sub-select again for each row.
+    off("hashjoin", "mergejoin", "tidscan", "material", "memoize", "hashagg", "sort"),
     {"random_page_cost": "0", "seq_page_cost": "1000000"},
     {"random_page_cost": "1000000", "seq_page_cost": "0"},
     {"cpu_tuple_cost": "1000", "cpu_operator_cost": "0"},
