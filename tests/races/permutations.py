@@ -48,12 +48,16 @@ class Call:
         sql: names its ids as %(name)s: those that `given` made, and LEASES.
         answers: what it may answer: texts, which it joins by +, or the SQLSTATE of its error.
         lease: which one has to stand for any answer but a refusal.
+        takes: the lease that it makes: of no run of which a cancel was requested before.
+        cancels: the run of which it requests this.
         waits: whether it may wait for a lock of another transaction.
     """
 
     sql: str
     answers: str
     lease: str = ""
+    takes: str = ""
+    cancels: str = ""
     waits: bool = True
 
 
@@ -138,6 +142,19 @@ where r.finished_at is not null
 union all
 select s.step_id, md5(s::text) from ordinaut.step as s where s.state = 'complete'
 """
+_CROWDED = """
+select q.queue
+from ordinaut.queue as q
+join ordinaut.lease as l on l.queue = q.queue
+group by q.queue
+having sum(l.size - cardinality(l.settled)) > min(q.max_running)
+"""
+_LEASED = """
+select u.run_id
+from ordinaut.lease as l
+cross join unnest(l.work) as u
+where l.lease_id = %s and u.step is null and u.run_id = any (%s)
+"""
 _STANDS = "select exists (select from ordinaut.lease where lease_id = %s)"
 _HELD = """
 select 'due' as what, w.run_id::text as id from ordinaut.due_work as w
@@ -168,6 +185,8 @@ class Stage:
         self._found: dict[UUID, str] = {}
         self._attempts: dict[UUID, int] = {}
         self._ends: dict[UUID, str] = {}
+        self._doomed: list[UUID] = []  # a cancel was requested, and is committed
+        self._cancelled: dict[str, list[UUID]] = {}
         # What is empty after the installation is emptied for each order.
         tables = [row.name for row in self.boss.run(_TABLES)]
         self._reset = "; ".join(
@@ -205,6 +224,7 @@ class Stage:
         self.boss.at(NOON)
         self._ids = dict(LEASES)
         self._found, self._attempts, self._ends = {}, {}, {}
+        self._doomed, self._cancelled = [], {}
         for name, query in scenario.given:
             rows = self.boss.run(query % _Quoted(self._ids))
             if name:
@@ -216,7 +236,7 @@ class Stage:
     def _act(self, scenario: Scenario, order: str) -> None:
         left = {name: list(calls) for name, calls in scenario.sends.items()}
         due = list(order)
-        sent: dict[str, tuple[Call, bool]] = {}
+        sent: dict[str, tuple[Call, bool, list[Any]]] = {}
         stuck = time.monotonic() + PATIENCE
         while due or sent:
             for name in [n for n in sent if self.sessions[n].has_answered(self.boss.conn)]:
@@ -231,29 +251,40 @@ class Stage:
             session = self.sessions[name]
             if call is COMMIT:
                 session.commit()
+                self._doomed += self._cancelled.pop(name, [])
                 self._say(name, "commit", "")
             else:
                 held = not call.lease or session.one(_STANDS, self._ids[call.lease])
+                doomed = list(self._doomed)
                 session.start(call.sql % _Quoted(self._ids))
                 if session.has_answered(self.boss.conn):
-                    self._hear(name, call, held)
+                    self._hear(name, call, held, doomed)
                 else:
                     self._say(name, call.sql, "waits")
                     assert call.waits, "this must not wait for anybody"
-                    sent[name] = call, held
+                    sent[name] = call, held, doomed
             self._look()
 
-    def _hear(self, name: str, call: Call, held: bool) -> None:
+    def _hear(self, name: str, call: Call, held: bool, doomed: list[Any]) -> None:
         session = self.sessions[name]
         try:
             answer = str(session.result()[0][0])
         except psycopg.Error as error:
             session.rollback()
+            self._cancelled.pop(name, None)
             answer = error.sqlstate or "?"
         self._say(name, call.sql, answer)
         said = set(answer.split("+"))
         assert said <= set(call.answers.split()), f"it may answer {call.answers}"
         assert held or said & _REFUSALS, "accepted, but the lease was gone"
+        if call.takes and doomed:
+            taken = session.run(_LEASED, self._ids[call.takes], doomed)
+            assert not taken, f"leased, though a cancel was requested: {taken}"
+        if call.cancels and answer == "requested":
+            requested = self._cancelled.setdefault(name, [])
+            requested.append(self._ids[call.cancels])
+            if session.conn.autocommit:
+                self._doomed += self._cancelled.pop(name)
 
     def _say(self, name: str, query: str, answer: str) -> None:
         self._script.append(f"    {name}  {' '.join((query % _Quoted(self._ids)).split())}")
@@ -266,6 +297,7 @@ class Stage:
         gone = self._found.keys() - found.keys()
         assert not gone, f"gone: {gone}"
         assert_steps(self.boss)
+        assert not self.boss.run(_CROWDED), "more is leased than its queue allows"
         attempts = {row.work_id: row.attempt for row in self.boss.run(_ATTEMPTS)}
         for work_id, attempt in attempts.items():
             before = self._attempts.get(work_id, 0)
@@ -281,11 +313,11 @@ class Stage:
         for minute in range(5, 60, 5):
             self.boss.at(f"2026-03-29 12:{minute:02}:00+00")
             self.boss.run("select ordinaut.reap()")
-            self.boss.run(
-                "select c.* from (select distinct l.lease_id from"
-                " ordinaut.lease_work('drain', p_limit => 100) as l) as l"
-                " cross join lateral ordinaut.complete_work(l.lease_id) as c"
-            )
+            taken = self.boss.run("select * from ordinaut.lease_work('drain', p_limit => 100)")
+            missed = [u for u in taken if u.step is None and u.run_id in self._doomed]
+            assert not missed, f"leased, though a cancel was requested: {missed}"
+            if taken:
+                self.boss.run("select * from ordinaut.complete_work(%s)", taken[0].lease_id)
             self._look()
             if not (held := self.boss.run(_HELD)):
                 break

@@ -9,6 +9,7 @@ The cancel may wait for the short transaction that moves the unit; a lease never
     cancel rolled back       it can be leased as ever
     parking, cancel          the cancel waits, and finds the unit where it was parked
     unparking, cancel        the cancel waits; the next lease reads its request
+    lease, cancel, cancel    the lessee cancels in its own transaction: nobody waits in a circle
     cancel, cancel           the second waits, and is too late: nobody will read its request
 """
 
@@ -49,6 +50,17 @@ def test_lease_cancel(unit, worker, operator, boss):
     worker.run("select * from ordinaut.fail_work(%s, %s, 'stopped')", leased.lease_id, unit)
     worker.commit()
     assert run(boss, unit).state == "cancelled"
+
+
+def test_lease_cancel_cancel(unit, worker, operator, boss):
+    worker.run(LEASE)
+    operator.start(CANCEL, unit)
+    operator.wait_blocked(by=worker)
+    assert worker.run(CANCEL, unit) == [("requested",)]
+    worker.commit()
+    assert operator.result() == [("requested",)]
+    operator.commit()
+    assert requests(boss) == 1
 
 
 def test_lease_rolled_back(unit, worker, operator, boss):

@@ -17,14 +17,15 @@ import pytest
 from tests.races.permutations import Call, Scenario, Stage
 
 ORDERS = os.environ.get("ORDERS", "")
-FEW, FEW_OPEN = "24", "24"
+FEW = "16"
 
 
-def lease(lease_id: str, limit: int = 1, least: int = 0) -> Call:
+def lease(lease_id: str, limit: int = 1) -> Call:
     return Call(
         f"select count(*) from ordinaut.lease_work('w', p_limit => {limit}, p_lease_id =>"
         f" %({lease_id})s)",
-        " ".join(map(str, range(least, limit + 1))),
+        " ".join(map(str, range(limit + 1))),
+        takes=lease_id,
         waits=False,
     )
 
@@ -72,7 +73,9 @@ def heartbeat(lease_id: str) -> Call:
 
 
 def cancel(run: str) -> Call:
-    return Call(f"select ordinaut.cancel_run(%({run})s)", "cancelled requested too_late")
+    return Call(
+        f"select ordinaut.cancel_run(%({run})s)", "cancelled requested too_late", cancels=run
+    )
 
 
 def retry(run: str) -> Call:
@@ -90,10 +93,10 @@ def enqueued(name: str, more: str = "") -> tuple[str, str]:
     return name, f"select run_id from ordinaut.enqueue('echo'{more})"
 
 
-def leased(lease_id: str, limit: int = 1) -> tuple[str, str]:
-    return (
-        "",
-        f"select * from ordinaut.lease_work('w', p_limit => {limit}, p_lease_id => %({lease_id})s)",
+def leased(lease_id: str, limit: int = 1, span: str = "1 min") -> tuple[str, str]:
+    return "", (
+        f"select * from ordinaut.lease_work('w', p_limit => {limit}, p_for => '{span}',"
+        f" p_lease_id => %({lease_id})s)"
     )
 
 
@@ -164,11 +167,27 @@ SCENARIOS = {
             "c": [cancel("r"), cancel("q")],
         },
     ),
+    "free key": Scenario(
+        [enqueued("r", KEYED), enqueued("q", KEYED)],
+        {
+            "a": [lease("L1"), complete("L1")],
+            "b": [lease("L2"), fail("L2")],
+            "c": [cancel("r"), REAP],
+        },
+    ),
+    "live lease": Scenario(
+        [enqueued("r"), leased("L1", 1, "10 min")],
+        {
+            "a": [release("L1"), lease("L2")],
+            "b": [reaped(0), lease("L3")],
+            "c": [cancel("r"), reaped(0)],
+        },
+    ),
     "batch": Scenario(
         [enqueued("r"), enqueued("q"), enqueued("p"), leased("L1", 3)],
         {
             "a": [complete("L1", "r"), complete("L1")],
-            "b": [fail("L1", "q"), release("L1", "p")],
+            "b": [fail("L1", "q"), complete("L1", "r")],
             "c": [cancel("q"), REAP, lease("L2", 3)],
         },
     ),
@@ -179,9 +198,9 @@ SCENARIOS = {
             ("", "select ordinaut.set_queue('default', p_max_running => 1)"),
         ],
         {
-            "a": [limited("L1"), complete("L1")],
-            "b": [limited("L2"), release("L2")],
-            "c": [cancel("r"), REAP],
+            "a": [limited("L1")],
+            "b": [limited("L2"), heartbeat("L2")],
+            "c": [complete("L1"), cancel("r")],
         },
     ),
     "start": Scenario(
@@ -236,5 +255,5 @@ def test_a_call_is_a_transaction(stage, name):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_calls_in_open_transactions(stage, name):
     opened = SCENARIOS[name].in_transactions()
-    for order in opened.orders(ORDERS or FEW_OPEN, seed=2):
+    for order in opened.orders(ORDERS or FEW, seed=2):
         stage.play(opened, order)
