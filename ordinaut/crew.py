@@ -37,7 +37,6 @@ from ordinaut.workerconfig import WorkerConfig
 
 log = logging.getLogger(__name__)
 
-EX_CONFIG = 78
 _LOOK = 0.02  # seconds between looks at a child that should be stopping
 _NOT_RUN = frozenset({"skipped", "waiting"})  # outcomes of steps whose tool was not called
 _CONTROL = frozenset(name.encode() for name in control.PLANS)
@@ -312,6 +311,8 @@ class Crew:
         elif kind == "overdue":
             doom = Doom("timed_out", message[1], "ignored its cancellation after the timeout")
             child.kill(doom, self._config.grace)
+        elif kind == "broken" and not self.tools:  # later ones are tried again
+            raise Misconfigured(f"a child cannot start: {message[1]}")
         elif kind == "ready":
             child.ready = True
             self._failures = 0
@@ -385,8 +386,6 @@ class Crew:
         if child.doom is None and not charged:
             # It died of nothing that we gave it.  Not in a hot loop, then.
             self._failures += 1
-            if not child.ready and child.process.returncode == EX_CONFIG and not self.tools:
-                raise Misconfigured(f"a child cannot start: {how}")
             delay = min(30.0, 0.2 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)
             self._starts[child.slot] = now + delay
             event = "child died" if child.ready else "child cannot start"

@@ -69,7 +69,8 @@ class Link:
                 self._flush()
 
     def notify(self, *words: str) -> None:
-        """Pass words to systemd, through the guard if there is one."""
+        """Pass words to systemd, through the guard if there is one.  Each becomes one line."""
+        words = tuple(" ".join(word.split()) for word in words)
         if self._sock is None:
             systemd.notify(*words)
         else:

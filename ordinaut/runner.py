@@ -17,6 +17,7 @@ before a tool needs it: a child should be there in well under 100 ms.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ordinaut import wire
 from ordinaut.tools import control, errors, output, python, registry, steps
-from ordinaut.tools.death import die_with_parent
+from ordinaut.tools.death import die_first, die_with_parent
 from ordinaut.tools.echo import echo
 from ordinaut.tools.fail import fail
 from ordinaut.tools.registry import DEFERRED, SETTLED
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ordinaut.tools.loop import Loop
 
 EX_CONFIG = 78
+_BUILT_IN = ("sql", "shell", "http")  # off unless configured
 _FLUSH_NS = 5_000_000
 _FLUSH_UNITS = 64
 _SLOW_NS = 500_000  # before a tool that took longer the last time, results are sent
@@ -298,6 +300,9 @@ class Runner:
         return self._databases[dsn]
 
     def _configure(self, tools: dict[str, Any]) -> None:
+        if unknown := tools.keys() - {"python", *_BUILT_IN}:
+            known = ", ".join(["python", *_BUILT_IN])
+            raise ValueError(f"there is no tools.{min(unknown)}; there are {known}")
         settings = tools.get("python", {})
         if settings is not False:
             self._python = settings if isinstance(settings, dict) else {}
@@ -308,7 +313,7 @@ class Runner:
                 self.names += [f"python:{module}.*" for module in modules]
             else:
                 self.names.append("python:*")
-        for name in ("sql", "shell", "http"):
+        for name in _BUILT_IN:
             given = tools.get(name)
             if given is None or given is False:
                 continue
@@ -322,6 +327,7 @@ def main(argv: list[str]) -> int:
     # The parent passes what follows by hand: argparse would cost more than all the rest.
     given = dict(zip(argv[::2], argv[1::2], strict=True))
     die_with_parent(os.getppid())()
+    die_first()
     fd, memory = int(given["--fd"]), int(given["--cell"])
     cell = mmap.mmap(memory, wire.CELL.size)
     os.close(memory)
@@ -335,13 +341,17 @@ def main(argv: list[str]) -> int:
             )
             setattr(sys, name, masked)
 
+    sock = socket.socket(fileno=fd)
     try:
-        runner = Runner(socket.socket(fileno=fd), cell, config)
+        runner = Runner(sock, cell, config)
     except Exception as exc:
         import traceback
 
         traceback.print_exc()
-        print(f"ordinaut: a child cannot start: {errors.message(exc)}", file=sys.stderr)
+        reason = errors.message(exc)
+        print(f"ordinaut: a child cannot start: {reason}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            sock.sendall(wire.encode(("broken", reason)))
         return EX_CONFIG
     os.register_at_fork(after_in_child=runner.forked)
     runner.serve()

@@ -18,6 +18,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 BATCH = 2000  # tasks a tick: a chunk is a transaction, its runs start when it commits
 _OUTDATE = 60.0  # between two looks for plans of older time zone data, in seconds
 _HELD = 0.02  # between two ticks that decide nothing of what is due, in seconds
+_STEP = 0.02  # between two steps of keeping house, in seconds
 _SWEEP = 5.0  # between two ticks without a floor, in seconds
 
 
@@ -86,6 +88,7 @@ class Scheduler:
         self._floor: datetime | None = None
         self._sweep = 0.0
         self._outdate = 0.0
+        self._pruned: Counter[str] = Counter()
         self._poller = Poller(
             config.dsn, pooled=config.pooled, role=config.condition_role,
             timeout=timedelta(seconds=config.condition_timeout),
@@ -124,7 +127,7 @@ class Scheduler:
                     pause = self._disconnected(exc)
                 self._stopping.wait(pause)
         finally:
-            systemd.notify("STOPPING=1")
+            systemd.notify("STOPPING=1", "STATUS=stopping")
             self._poller.close()
             if self._conn is not None:
                 self._conn.close()
@@ -178,7 +181,7 @@ class Scheduler:
         if not self._gone:
             what = "database gone" if self._met else "no database"
             log.warning("%s, trying again: %s", what, reason)
-            systemd.notify(f"STATUS={what}")
+            systemd.notify(f"STATUS={what}, trying again: {reason}")
         self._gone = reason
         return self._lost.next()
 
@@ -226,9 +229,12 @@ class Scheduler:
         return self.config.reap * random.uniform(0.75, 1.25)
 
     def _prune(self, conn: db.Connection) -> float:
-        for pruned in calls.prune(conn, self.config.keep):
-            if pruned.n:
-                log.info("pruned %s: %d", pruned.what, pruned.n)
+        if step := calls.prune(conn, self.config.keep):
+            self._pruned.update({pruned.what: pruned.n for pruned in step})
+            return _STEP
+        for what, n in self._pruned.items():
+            log.info("pruned %s: %d", what, n)
+        self._pruned.clear()
         return self.config.prune * random.uniform(0.75, 1.25)
 
 

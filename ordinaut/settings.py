@@ -4,6 +4,7 @@ Settings: the only reader of the environment.
 From strongest to weakest: the command line, `ORDINAUT_*`, `.env`, `ordinaut.toml` (or the file
 that ORDINAUT_CONFIG names), `DATABASE_URL` for the DSN alone, and the defaults below.  `sources`
 says of every value where it came from, because "which file did it read?" is half of support.
+Under systemd a DSN without a password gets that of the credential `password`.
 """
 
 from __future__ import annotations
@@ -176,7 +177,26 @@ class Settings(BaseSettings):
                 "Give --dsn, set ORDINAUT_DSN or DATABASE_URL, or write dsn into ordinaut.toml."
                 " To try things out without one: ordinaut dev.",
             )
-        return self.dsn
+        return _with_password(self.dsn)
+
+
+def _with_password(dsn: str) -> str:
+    """Return the DSN with the password that systemd keeps for us, if it has none of its own.
+
+    Raises:
+        ConfigurationError: the credential cannot be read.
+    """
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    params = conninfo_to_dict(dsn)
+    if not directory or {"password", "passfile"} & params.keys():
+        return dsn
+    try:
+        password = Path(directory, "password").read_text().removesuffix("\n")
+    except FileNotFoundError:
+        return dsn
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"systemd's credential password cannot be read: {exc}") from None
+    return make_conninfo("", **params | {"password": password}) if password else dsn
 
 
 class _DatabaseUrl(PydanticBaseSettingsSource):

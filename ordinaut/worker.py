@@ -36,7 +36,7 @@ from psycopg import errors
 
 from ordinaut import db
 from ordinaut.agenda import Agenda
-from ordinaut.crew import EX_CONFIG, Crew, Misconfigured
+from ordinaut.crew import Crew, Misconfigured
 from ordinaut.enlist import NOT_INSTALLED, enlist
 from ordinaut.errors import ConfigurationError, VersionSkew, sentence
 from ordinaut.exchange import UNIT, Call, Line, Refused
@@ -52,6 +52,7 @@ __all__ = ["WorkerConfig", "run_worker"]
 log = logging.getLogger(__name__)
 
 EX_TEMPFAIL = 75
+EX_CONFIG = 78
 _PATIENCE = 15.0  # seconds for an answer before the connection counts as dead
 _HALF_NEW = ("0A", "42", "XX")  # classes of SQLSTATE: what cannot be, unless the catalog changed
 _UPGRADE = 6  # attempts, 3 s in all, before an exchange that cannot be is a bug
@@ -268,6 +269,7 @@ class Worker:
             self._again_at = time.monotonic() + self._backoff.next()
             if self._backoff.failures == 1:
                 log.warning("no database", extra={"error": sentence(exc)})
+            self._link.notify(f"STATUS=no database, trying again: {sentence(exc)}")
             return
         assert line is not None and worker_id is not None
         if self._backoff.failures:
@@ -290,6 +292,7 @@ class Worker:
         self._hang_up()
         self._again_at = time.monotonic() + self._backoff.next()
         log.warning("database lost", extra={"error": sentence(exc)})
+        self._link.notify(f"STATUS=database lost, trying again: {sentence(exc)}")
 
     def _hang_up(self) -> None:
         if self._line is not None:
@@ -314,7 +317,8 @@ class Worker:
         crew = self._crew
         self._link.notify(
             "WATCHDOG=1",
-            f"STATUS=held {crew.outstanding}, finished {crew.finished}, leases {len(self._ledger)}",
+            f"STATUS={'draining' if crew.draining else 'working'}: {crew.outstanding} in hand,"
+            f" {crew.finished} finished",
         )
 
     def _fence(self, why: str) -> None:
@@ -340,9 +344,16 @@ class Worker:
         config = self._config
         if self._obeyed == 0:
             log.info("stopping", extra={"drain": config.drain})
-            self._link.notify("STOPPING=1")
             self._drain_until = now + config.drain
             self._give_up_at = self._drain_until + config.grace + _LAST_WORDS
+            # TimeoutStopSec need not be kept in step with the drain limit; the guard has a last
+            # word too.
+            longest = self._give_up_at - now + 2 * _LAST_WORDS
+            self._link.notify(
+                "STOPPING=1",
+                f"EXTEND_TIMEOUT_USEC={longest * 1e6:.0f}",
+                f"STATUS=draining: {self._crew.outstanding} in hand, at most {config.drain:g} s",
+            )
             self._crew.recall()
         if self._stops > 1:
             self._drain_until = float("inf")
@@ -372,7 +383,6 @@ class Worker:
             except psycopg.Error as exc:
                 log.warning("left without a word", extra={"error": sentence(exc)})
         self._hang_up()
-        self._link.close()
 
     def _post(self, handler: Callable[..., None], *message: Any) -> None:
         """Let the loop call `handler`; from any thread."""
@@ -392,17 +402,20 @@ def run_worker(config: WorkerConfig, link: Link | None = None) -> int:
     0 after SIGTERM; 75 when the database speaks another API; 78 when the configuration is
     wrong.  Anything unforeseen is raised: the guard reports us dead and systemd starts the next.
     """
+    link = link or Link(None)
     try:
         config.check()
-        return Worker(config, link or Link(None)).run()
+        return Worker(config, link).run()
     except VersionSkew as exc:
         log.error("version skew", extra={"error": sentence(exc)})
+        link.notify(f"STATUS=version skew: {sentence(exc)}")
         return EX_TEMPFAIL
     except errors.InvalidParameterValue as exc:
         what, hint = sentence(exc), exc.diag.message_hint or ""
     except (ConfigurationError, Misconfigured) as exc:
         what, hint = str(exc).strip(), getattr(exc, "hint", "")
     log.error("bad configuration", extra={"error": what, "hint": hint})
+    link.notify(f"STATUS=bad configuration: {what}")
     return EX_CONFIG
 
 
@@ -412,8 +425,8 @@ def main(argv: list[str]) -> int:
     with os.fdopen(config_fd) as pipe:
         config = WorkerConfig.from_json(pipe.read())
     logging_to_stderr(config.log_level, config.log_format)
-    with socket.socket(fileno=link_fd) as sock:
-        return run_worker(config, Link(sock))
+    with contextlib.closing(Link(socket.socket(fileno=link_fd))) as link:
+        return run_worker(config, link)
 
 
 if __name__ == "__main__":

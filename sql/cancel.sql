@@ -1,9 +1,12 @@
 /*
  * Cancelling and retrying runs.
  *
- * A cancel first leaves its request, then tries to take the waiting work.  If the work moves
- * between its places meanwhile, the request stands: every lease, failure, release and reap reads
- * it.  A race delays a cancel by one lease and never loses it; a completion that comes first wins.
+ * A cancel tries to take the waiting work.  If the work moves between its places meanwhile, it
+ * leaves its request: every lease, failure, release and reap reads it.  A race delays a cancel by
+ * one lease and never loses it; a completion that comes first wins.
+ *
+ * The row of a request comes last in the order of locks: two cancels of a run that is being leased
+ * would else hold it against each other, one waiting for the unit, one for the request.
  */
 
 create or replace function ordinaut.cancel_run(p_run_id uuid, p_note text default null)
@@ -64,32 +67,32 @@ begin
     return 'too_late';
   end if;
 
-  insert into ordinaut.cancel_request (run_id, requested_by, requested_at, note)
-  values (p_run_id, ordinaut._actor(), ordinaut.now(), p_note)
-  on conflict on constraint cancel_request_pk do nothing;
-
   delete from ordinaut.due_work as w where w.work_id = p_run_id returning w.* into v_item;
-  if found then
+  if not found then
+    delete from ordinaut.parked as p where p.work_id = p_run_id returning p.* into v_parked;
+    v_item := case when found then ordinaut._item(v_parked) end;
+  end if;
+  if v_item.work_id is null then
+    -- A lease has started it while we waited: what has not begun of its steps never will.
+    if exists (
+      select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is null
+    ) then
+      return ordinaut.cancel_run(p_run_id, p_note);
+    end if;
+    -- It ended while we waited for it: nobody would read the request.
+    if exists (
+      select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is not null
+    ) then
+      return 'too_late';
+    end if;
+  end if;
+
+  insert into ordinaut.cancel_request (run_id, requested_by, requested_at, note)
+  values (p_run_id, ordinaut._actor(), v_now, p_note)
+  on conflict on constraint cancel_request_pk do nothing;
+  if v_item.work_id is not null then
     perform ordinaut._finish_cancelled(v_item);
     return 'cancelled';
-  end if;
-  delete from ordinaut.parked as p where p.work_id = p_run_id returning p.* into v_parked;
-  if found then
-    perform ordinaut._finish_cancelled(ordinaut._item(v_parked));
-    return 'cancelled';
-  end if;
-  -- A lease has started it while we waited: what has not begun of its steps never will.
-  if exists (
-    select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is null
-  ) then
-    return ordinaut.cancel_run(p_run_id, p_note);
-  end if;
-  -- It ended while we waited for it: nobody would read the request.
-  if exists (
-    select from ordinaut.task_run as r where r.run_id = p_run_id and r.finished_at is not null
-  ) then
-    delete from ordinaut.cancel_request as c where c.run_id = p_run_id;
-    return 'too_late';
   end if;
 
   perform ordinaut._journal('cancel_requested', p_run_id,

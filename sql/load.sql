@@ -62,6 +62,7 @@
 \ir preview.sql
 \ir why_run.sql
 \ir why.sql
+\ir partition.sql
 \ir retention.sql
 \ir diagnose_sessions.sql
 \ir diagnose_server.sql

@@ -36,10 +36,11 @@ language plpgsql
 volatile  -- each call sees what is committed by then
 as $fn$
 begin
+  -- The last two have no index for it.
   return exists (select from ordinaut.task as t where t.pipeline_id = p_pipeline_id)
-    or exists (select from ordinaut.due_work as w where w.pipeline_id = p_pipeline_id)
+    or exists (select from ordinaut.task_run as r where r.pipeline_id = p_pipeline_id)
     or exists (select from ordinaut.parked as k where k.pipeline_id = p_pipeline_id)
-    or exists (select from ordinaut.task_run as r where r.pipeline_id = p_pipeline_id);
+    or exists (select from ordinaut.due_work as w where w.pipeline_id = p_pipeline_id);
 end
 $fn$;
 

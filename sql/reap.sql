@@ -162,8 +162,13 @@ begin
   perform ordinaut._age_queues(p_limit);
   perform ordinaut._sweep_waits(least(p_limit, 1000));
   delete from ordinaut.cancel_request as c
-  using ordinaut.task_run as r
-  where r.run_id = c.run_id and r.finished_at is not null;
+  where c.ctid = any (array(
+    select q.ctid
+    from ordinaut.cancel_request as q
+    join ordinaut.task_run as r on r.run_id = q.run_id
+    where r.finished_at is not null
+    for update of q skip locked
+  ));
   return v_n;
 end
 $fn$;

@@ -1,224 +1,170 @@
 /*
- * Partitions and retention.  History is dropped whole partitions at a time: a week of run ids, of
- * journal, of occurrences.
+ * Retention: what is over is forgotten.  History goes whole partitions at a time (partition.sql),
+ * everything else by rows.
  *
- * A partition is made apart and attached, which locks the parent only against other DDL; creating
- * it in place would stop every settle.  Dropping needs the parent for an instant: it waits 200 ms
- * for that and else leaves it to the next call.
+ * A call does a bounded step, and its caller commits and calls again: no lock is held for long,
+ * and no transaction writes a gigabyte.
  */
 
-create or replace function ordinaut._week(p_at timestamptz)
-returns timestamptz
-language sql
-immutable
-as $fn$
-  select to_timestamp(floor(extract(epoch from p_at) / 604800) * 604800);
-$fn$;
-
-comment on function ordinaut._week(timestamptz) is
-  'The start of the partition that an instant falls into.';
-
-create or replace function ordinaut._partition_bound(p_table text, p_at timestamptz)
-returns text
-language sql
-stable
-as $fn$
-  select case p_table
-    when 'occurrence' then to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS+00')
-    else ordinaut._v7_floor(p_at)::text
-  end;
-$fn$;
-
-comment on function ordinaut._partition_bound(text, timestamptz) is
-  'Where a partition of this table begins that begins at this instant.';
-
-create or replace function ordinaut.ensure_partitions()
+create or replace function ordinaut._clear_detached(p_limit integer)
 returns bigint
 language plpgsql
 volatile
-security definer
-set search_path = pg_catalog, pg_temp
--- Attaching locks the default partition, and whoever queues behind us waits too.
-set lock_timeout = '200ms'
 as $fn$
 declare
-  v_table text;
-  v_from timestamptz;
   v_name text;
-  v_column text;
-  v_rows bigint;
+  v_from timestamptz;
   v_n bigint := 0;
 begin
-  if not pg_try_advisory_xact_lock(hashtextextended('ordinaut.partitions', 7146)) then
+  select c.relname into v_name
+  from pg_class as c
+  where
+    c.relnamespace = 'ordinaut'::regnamespace
+    and c.relkind = 'r'
+    and not c.relispartition
+    and c.relname ~ $re$^task_run_\d{8}$$re$
+  order by c.relname
+  limit 1;
+  if not found then
     return 0;
   end if;
-  foreach v_table in array array['task_run', 'step', 'run_log', 'occurrence', 'event'] loop
-    for v_i in 0..3 loop
-      v_from := ordinaut._week(ordinaut.now()) + v_i * interval '7 days';
-      v_name := format('%s_%s', v_table, to_char(v_from at time zone 'UTC', 'YYYYMMDD'));
-      continue when to_regclass('ordinaut.' || v_name) is not null;
-
-      v_column := case v_table
-        when 'task_run' then 'run_id'
-        when 'step' then 'step_id'
-        when 'run_log' then 'log_id'
-        when 'event' then 'event_id'
-        else 'scheduled_for'
-      end;
-      execute format(
-        'select count(*) from ordinaut.%I where %I >= %L and %I < %L', v_table || '_default',
-        v_column, ordinaut._partition_bound(v_table, v_from),
-        v_column, ordinaut._partition_bound(v_table, v_from + interval '7 days')) into v_rows;
-      -- Rows that came while there was no partition stay in the default one until they are pruned.
-      continue when v_rows > 0;
-
-      begin
-        execute format(
-          'create table ordinaut.%I (like ordinaut.%I including defaults including constraints)'
-            -- Steps are updated in place: room for that beside each.
-            || case v_table when 'step' then ' with (fillfactor = 60)' else '' end,
-          v_name, v_table);
-        execute format(
-          'alter table ordinaut.%I attach partition ordinaut.%I for values from (%L) to (%L)',
-          v_table, v_name, ordinaut._partition_bound(v_table, v_from),
-          ordinaut._partition_bound(v_table, v_from + interval '7 days'));
-      exception
-        -- Somebody reads the history: three weeks lie ahead to try again.
-        when lock_not_available then return v_n;
-      end;
-      v_n := v_n + 1;
-    end loop;
-  end loop;
+  v_from := to_date(right(v_name, 8), 'YYYYMMDD')::timestamp at time zone 'UTC';
+  -- The body of a run that still waits, years ahead perhaps, stays: that run is not in the table.
+  execute format(
+    'delete from ordinaut.payload as b where b.run_id = any (array('
+      || 'select p.run_id from ordinaut.payload as p join ordinaut.%I as r on r.run_id = p.run_id'
+      || ' where p.run_id >= $1 and p.run_id < $2 limit $3))', v_name)
+  using ordinaut._v7_floor(v_from), ordinaut._v7_floor(v_from + interval '7 days'), p_limit;
+  get diagnostics v_n = row_count;
+  if v_n = 0 and ordinaut._try_exclusive(array[v_name], p_waits => false) then
+    execute format('drop table ordinaut.%I', v_name);
+  end if;
   return v_n;
 end
 $fn$;
 
-comment on function ordinaut.ensure_partitions() is
-  'Make the partitions of this week and the next three, where they are missing. Returns how many.';
+comment on function ordinaut._clear_detached(integer) is
+  'Delete at most p_limit bodies of the runs of a partition that was detached; none is left, it '
+  'is dropped. Returns how many.';
 
-create or replace function ordinaut._drop_old(p_table text, p_before timestamptz)
-returns bigint
-language plpgsql
-volatile
-as $fn$
-declare
-  v_part record;
-  v_from timestamptz;
-  v_to timestamptz;
-  v_is_recent boolean;
-  v_n bigint := 0;
-begin
-  for v_part in
-    select c.relname
-    from pg_inherits as i
-    join pg_class as c on c.oid = i.inhrelid
-    where i.inhparent = to_regclass('ordinaut.' || p_table) and c.relname ~ $re$_\d{8}$$re$
-    order by c.relname
-  loop
-    v_from := to_date(right(v_part.relname, 8), 'YYYYMMDD')::timestamp at time zone 'UTC';
-    v_to := v_from + interval '7 days';
-    continue when v_to > p_before;
-    if p_table = 'occurrence' then
-      -- A backfill decides long after the time.  Were its rows gone, another would fire them again.
-      execute format('select exists (select from ordinaut.%I as o where o.decided_at >= $1)',
-        v_part.relname) into v_is_recent using p_before;
-      continue when v_is_recent;
-    elsif p_table in ('task_run', 'step') then
-      -- A run that waits for an answer may live for months.
-      select exists (
-        select from ordinaut.task_run as r
-        where r.finished_at is null and r.run_id >= ordinaut._v7_floor(v_from)
-          and r.run_id < ordinaut._v7_floor(v_to)
-      ) into v_is_recent;
-      continue when v_is_recent;
-    end if;
-
-    begin
-      execute format('drop table ordinaut.%I', v_part.relname);
-      if p_table = 'task_run' then
-        -- The body of a run that still waits, years ahead perhaps, stays.
-        delete from ordinaut.payload as b
-        where
-          b.run_id >= ordinaut._v7_floor(v_from)
-          and b.run_id < ordinaut._v7_floor(v_to)
-          and not exists (select from ordinaut.due_work as w where w.run_id = b.run_id)
-          and not exists (select from ordinaut.parked as p where p.run_id = b.run_id)
-          and not exists (
-            select from ordinaut.lease as l cross join unnest(l.work) as u where u.run_id = b.run_id
-          );
-      end if;
-      v_n := v_n + 1;
-    exception
-      when lock_not_available then
-        return v_n;
-    end;
-  end loop;
-  return v_n;
-end
-$fn$;
-
-comment on function ordinaut._drop_old(text, timestamptz) is
-  'Drop the partitions of a history table that ended before an instant. Returns how many.';
-
-create or replace function ordinaut.prune(p_keep interval default '30 days')
+/* In the order of their ids, so that an index leads to the oldest: the rows that must stay among
+   them are few. */
+create or replace function ordinaut._prune_default(p_before timestamptz, p_limit integer)
 returns table (what text, n bigint)
 language plpgsql
 volatile
-security definer
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '200ms'
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $fn$
 declare
-  v_before timestamptz := ordinaut.now() - p_keep;
+  v_floor uuid := ordinaut._v7_floor(p_before);
+  v_ids uuid[];
+begin
+  -- A run that waited long ended here: its id is older than any partition.
+  v_ids := array(
+    select r.run_id from ordinaut.task_run_default as r
+    where r.run_id < v_floor and r.finished_at < p_before
+    order by r.run_id
+    limit p_limit
+    for update skip locked);
+  delete from ordinaut.payload as b where b.run_id = any (v_ids);
+  delete from ordinaut.task_run_default as r where r.run_id = any (v_ids);
+  return query select 'old runs of no partition', cardinality(v_ids)::bigint;
+
+  v_ids := array(
+    select s.step_id from ordinaut.step_default as s
+    where
+      s.step_id < v_floor
+      and not exists (select from ordinaut.task_run as r where r.run_id = s.run_id)
+    order by s.step_id
+    limit p_limit
+    for update of s skip locked);
+  delete from ordinaut.step_default as s where s.step_id = any (v_ids);
+  return query select 'old steps of no partition', cardinality(v_ids)::bigint;
+
+  v_ids := array(
+    select e.event_id from ordinaut.event_default as e
+    where e.event_id < v_floor and e.emitted_at < p_before
+    order by e.event_id
+    limit p_limit
+    for update skip locked);
+  delete from ordinaut.event_default as e where e.event_id = any (v_ids);
+  return query select 'old events of no partition', cardinality(v_ids)::bigint;
+end
+$fn$;
+
+comment on function ordinaut._prune_default(timestamptz, integer) is
+  'Delete what is old in the default partitions but that of the journal, at most p_limit rows of '
+  'each. Returns how many.';
+
+create or replace function ordinaut._prune_rows(p_before timestamptz, p_limit integer)
+returns table (what text, n bigint)
+language plpgsql
+volatile
+as $fn$
+declare
   v_ids uuid[];
   v_n bigint;
 begin
-  perform ordinaut._check_span('keep', coalesce(p_keep, '-1 s'), '1 day', '36500 days');
-  -- A twin holds the lock of every table here: we would fail, and undo what we did, after 200 ms.
-  if not pg_try_advisory_xact_lock(hashtextextended('ordinaut.partitions', 7146)) then
-    return;
-  end if;
-  return query select 'partitions made', ordinaut.ensure_partitions();
-  return query select 'task_run partitions dropped', ordinaut._drop_old('task_run', v_before);
-  return query select 'step partitions dropped', ordinaut._drop_old('step', v_before);
-  return query select 'run_log partitions dropped', ordinaut._drop_old('run_log', v_before);
-  return query select 'occurrence partitions dropped', ordinaut._drop_old('occurrence', v_before);
-
-  return query select 'event partitions dropped', ordinaut._drop_old('event', v_before);
-
-  -- A run that waited long ended in the default partition: its id is older than any partition.
-  delete from ordinaut.payload as b
-  using ordinaut.task_run_default as r
-  where r.run_id = b.run_id and r.finished_at < v_before;
-  delete from ordinaut.step_default as s
-  using ordinaut.task_run_default as r
-  where r.run_id = s.run_id and r.finished_at < v_before;
-  delete from ordinaut.task_run_default as r where r.finished_at < v_before;
-  get diagnostics v_n = row_count;
-  return query select 'old runs of no partition', v_n;
   delete from ordinaut.occurrence_default as o
-  where o.scheduled_for < v_before and o.decided_at < v_before;
-  delete from ordinaut.backfill as b where b.ended_at < v_before;
-  delete from ordinaut.event_default as e where e.emitted_at < v_before;
-  delete from ordinaut.unheard_end as u where u.ended_at < v_before;
+  where o.ctid = any (array(
+    select d.ctid from ordinaut.occurrence_default as d
+    where d.scheduled_for < p_before and d.decided_at < p_before
+    limit p_limit));
+  get diagnostics v_n = row_count;
+  return query select 'old occurrences of no partition', v_n;
+
+  delete from ordinaut.backfill as b
+  where b.ctid = any (array(
+    select d.ctid from ordinaut.backfill as d where d.ended_at < p_before limit p_limit));
+  get diagnostics v_n = row_count;
+  return query select 'backfills', v_n;
+
+  delete from ordinaut.unheard_end as u
+  where u.ctid = any (array(
+    select d.ctid from ordinaut.unheard_end as d where d.ended_at < p_before limit p_limit));
+  get diagnostics v_n = row_count;
+  return query select 'ends that nobody waits for', v_n;
+
   -- With their runs, but not one that is still open.
   delete from ordinaut.approval as a
-  where
-    a.created_at < v_before
-    and not exists (select from ordinaut.task_run as r where r.run_id = a.run_id);
+  where a.ctid = any (array(
+    select d.ctid from ordinaut.approval as d
+    where
+      d.created_at < p_before
+      and not exists (select from ordinaut.task_run as r where r.run_id = d.run_id)
+    limit p_limit));
+  get diagnostics v_n = row_count;
+  return query select 'approvals', v_n;
+
   -- Locked first: whoever is about to refer to one holds it, and what is committed then is seen.
   v_ids := array(
     select p.pipeline_id from ordinaut.pipeline as p
-    where p.created_at < v_before and not ordinaut._is_referred_to(p.pipeline_id)
+    where p.created_at < p_before and not ordinaut._is_referred_to(p.pipeline_id)
+    limit least(p_limit, 100)
     for update skip locked);
   delete from ordinaut.pipeline as p
   where p.pipeline_id = any (v_ids) and not ordinaut._is_referred_to(p.pipeline_id);
+  get diagnostics v_n = row_count;
+  return query select 'pipelines that nothing follows', v_n;
+
+  -- The row of a queue that was only swept: queues may be named after customers.
+  delete from ordinaut.queue as q
+  where
+    q.sweep_requested_at < p_before
+    and q.paused_at is null
+    and coalesce(q.max_running, q.max_pending) is null
+    and q.ageing is null;
+  get diagnostics v_n = row_count;
+  return query select 'queues without settings', v_n;
 
   delete from ordinaut.hold as h
   where (h.key, h.slot) in (
     select e.key, e.slot
     from ordinaut.hold as e
     where e.held_until < ordinaut.now()
+    order by e.held_until
+    limit p_limit
     -- An enqueue takes the key over just now.
     for update skip locked
   );
@@ -227,8 +173,48 @@ begin
 end
 $fn$;
 
-comment on function ordinaut.prune(interval) is
-  'Keep house: make the coming partitions, drop those older than p_keep (at least a day; a run '
-  'counts from its enqueue), and forget idempotency keys that ran out. A drop that would wait '
-  'for others is left to the next call. Returns what was done; no rows while another call is at '
-  'it. Errors: invalid_parameter_value.';
+comment on function ordinaut._prune_rows(timestamptz, integer) is
+  'Delete what is over, at most p_limit rows of each table. Returns how many.';
+
+create or replace function ordinaut.prune(
+  p_keep  interval default '30 days',
+  p_limit integer  default 5000
+)
+returns table (what text, n bigint)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $fn$
+declare
+  v_before timestamptz := ordinaut.now() - p_keep;
+begin
+  perform ordinaut._check_span('keep', coalesce(p_keep, '-1 s'), '1 day', '36500 days');
+  perform ordinaut._check_count('limit', p_limit, 1, 1000000);
+  -- A twin would wait for the rows that we delete.
+  if not pg_try_advisory_xact_lock(hashtextextended('ordinaut.partitions', 7146)) then
+    return;
+  end if;
+  return query
+  select d.what, d.n
+  from (
+    select 'payloads' as what, ordinaut._clear_detached(p_limit) as n
+    union all
+    select t.* from ordinaut._prune_default(v_before, p_limit) as t
+    union all
+    select t.* from ordinaut._prune_rows(v_before, p_limit) as t
+  ) as d
+  where d.n > 0;
+  -- Last, because it locks a table until the caller commits.
+  return query
+  select k.what, 1::bigint from ordinaut._keep_partitions(v_before) as k (what) where k.what <> '';
+end
+$fn$;
+
+comment on function ordinaut.prune(interval, integer) is
+  'Keep house, one step of it: delete what is older than p_keep (at least a day; a run counts '
+  'from its enqueue) and idempotency keys that ran out, at most p_limit rows of a table, and '
+  'make one of the coming partitions or drop an old one. Returns what was done, and no rows '
+  'when there is nothing more to do now: commit and call again until then. '
+  'What others use at this moment is left for a later call; while a twin is at it, no rows. '
+  'Errors: invalid_parameter_value.';

@@ -165,20 +165,22 @@ begin
     delete from ordinaut.cancel_request as c where c.run_id = p_run_id;
     return;
   end if;
-  v_error := v_error || jsonb_strip_nulls(jsonb_build_object(
-    'context', (
-      select jsonb_build_object('partial', jsonb_object_agg(d.save_as, s.output))
+  v_error := v_error
+    || coalesce((
+      select jsonb_build_object(
+        'context', jsonb_build_object('partial', jsonb_object_agg(d.save_as, s.output)))
       from ordinaut.step as s
       join ordinaut.pipeline_step as d
         on d.pipeline_id = v_run.pipeline_id and d.position = s.position
       where s.run_id = p_run_id and s.state = 'complete' and d.save_as is not null
       having count(*) > 0
-    ),
-    'rollbacks_failed', (
-      select jsonb_agg(s.name order by s.position)
+    ), '{}')
+    || coalesce((
+      select jsonb_build_object('rollbacks_failed', jsonb_agg(s.name order by s.position))
       from ordinaut.step as s
       where s.run_id = p_run_id and s.kind = 'rollback' and s.state = 'error'
-    )));
+      having count(*) > 0
+    ), '{}');
   update ordinaut.task_run as r
   set state = v_state, finished_at = p_now, error = v_error - 'outcome'
   where r.run_id = p_run_id;

@@ -90,10 +90,10 @@ declare
   v_lease ordinaut.lease;
   v_item ordinaut.work_item;
 begin
-  -- Its worker settles it just now: then it is not stuck.
+  -- Its worker settles it just now, or its tool writes (assert_lease, for key share): not stuck.
   perform from ordinaut.lease as l
   where l.lease_id = p_lease_id
-  for no key update skip locked;
+  for update skip locked;
   if not found then
     return false;
   end if;
@@ -148,7 +148,7 @@ begin
       where u.run_id = p_run_id and u.step is not null and u.work_id <> all (l.settled)
     )
     order by l.lease_id
-    for no key update skip locked
+    for update skip locked
   loop
     v_lease := ordinaut._take_leased(v_lease.lease_id, array(
       select u.work_id from unnest(v_lease.work) as u

@@ -106,12 +106,16 @@ def tick(conn: Conn, limit: int | None = None, floor: datetime | None = None) ->
     return found
 
 
-def prune(conn: Conn, keep: Interval | None = None) -> list[Pruned]:
-    """Make partitions ahead and drop what is older than `keep` (None: 30 days).
+def prune(conn: Conn, keep: Interval | None = None, limit: int | None = None) -> list[Pruned]:
+    """Do one step of keeping house: commit, and call again until there are no rows.
+
+    Args:
+        keep: what is older goes; None: 30 days.
+        limit: at most so many rows of a table; None: 5000.
 
     Source: sql/retention.sql, ordinaut.prune
     """
-    return rows(conn, Pruned, "prune", keep=keep)
+    return rows(conn, Pruned, "prune", keep=keep, limit=limit)
 
 
 def why(conn: Conn, id: str) -> list[Reason]:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from ordinaut import db, embedded, schema
 from ordinaut.errors import ConfigurationError
+from ordinaut.logs import to_journal, with_priority
 from ordinaut.settings import Settings, mask
 
 COLOURS = {
@@ -99,6 +100,10 @@ def complain(message: str, hint: str, code: int) -> int:
         if code == UNAVAILABLE:
             said["status"] = "unavailable"
         print(json.dumps(said), file=sys.stderr)
+        return code
+    if to_journal():
+        text = clean(f"{message}\n{hint}".strip())
+        print(with_priority(text, "ERROR"), file=sys.stderr)
         return code
     out = console(stderr=True)
     out.print(Text("error: ", style="bold red") + Text(clean(message)), soft_wrap=True)

@@ -85,6 +85,15 @@ class Session:
         who = "anyone" if by is None else by.name
         raise AssertionError(f"{self.name} never blocked on {who}")
 
+    def has_answered(self, watch: psycopg.Connection[Any]) -> bool:
+        """Return whether the statement has ended (True) or the server has parked it (False)."""
+        assert self._pending is not None, f"{self.name} has nothing pending"
+        while not wait([self._pending], 0.001).done:
+            row = watch.execute("select pg_blocking_pids(%s)", [self.pid]).fetchone()
+            if row and row[0]:
+                return False
+        return True
+
     def result(self) -> list[Any]:
         """Wait for the statement that `start()` sent; return its rows or raise its error."""
         assert self._pending is not None, f"{self.name} has nothing pending"
@@ -105,8 +114,15 @@ class Session:
         self._pool.submit(self.conn.rollback).result(PATIENCE)
         return self
 
-    def close(self) -> None:
+    def give_up(self) -> None:
+        """Cancel what is pending, and roll back."""
         # Again and again: a cancel that arrives before its statement cancels nothing.
+        while self._pending is not None and not wait([self._pending], 0.05).done:
+            self.conn.cancel_safe(timeout=PATIENCE)
+        self._pending = None
+        self.rollback()
+
+    def close(self) -> None:
         while self._pending is not None and not wait([self._pending], 0.05).done:
             self.conn.cancel_safe(timeout=PATIENCE)
         self._pool.shutdown(wait=True)

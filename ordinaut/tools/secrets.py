@@ -1,9 +1,10 @@
 """
 Secrets are references in a payload, {"$secret": "name"}, and values only where a tool runs.
 
-A value comes from the environment (ORDINAUT_SECRET_NAME) or from a file called `name` in the
-configured directory, by default systemd's CREDENTIALS_DIRECTORY.  From then on it is masked in
-all that leaves this process through us: outputs, errors and notes.
+A value comes from the environment (ORDINAUT_SECRET_NAME), from a file called `name` in the
+configured directory, or from systemd's credential `secret_name`.  Other credentials are the
+worker's own, as the password of the database: no payload can name them.  From then on it is
+masked in all that leaves this process through us: outputs, errors and notes.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ class Secrets:
     """The secrets of this worker.
 
     Args:
-        directory: where a file for each may be; None: the environment alone.
+        directory: where a file for each may be; None: the environment and credentials alone.
     """
 
     def __init__(self, directory: str | None) -> None:
-        self._directory = directory or os.environ.get("CREDENTIALS_DIRECTORY")
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        self._files = [os.path.join(directory, "")] if directory else []
+        self._files += [os.path.join(credentials, "secret_")] if credentials else []
 
     def resolve(self, value: Any) -> Any:
         """Return `value` with every reference replaced.
@@ -48,16 +51,17 @@ class Secrets:
             raise ToolFailed(f"{name!r} is no name of a secret", "E7002")
         variable = "ORDINAUT_SECRET_" + re.sub(r"[.-]", "_", name).upper()
         secret = os.environ.get(variable)
-        if secret is None and self._directory:
+        for prefix in self._files if secret is None else []:
             try:
-                with open(os.path.join(self._directory, name)) as file:
+                with open(prefix + name) as file:
                     secret = file.read().removesuffix("\n")
+                break
             except FileNotFoundError:
                 pass
             except (OSError, ValueError) as exc:
                 raise ToolFailed(f"secret {name!r} cannot be read: {exc}", "E7002") from None
         if secret is None:
-            where = f" or the file {name} in {self._directory}" if self._directory else ""
+            where = "".join(f" or the file {prefix}{name}" for prefix in self._files)
             raise ToolFailed(f"this worker has no secret {name!r}: set {variable}{where}", "E7001")
         output.register_secret(secret)
         return secret

@@ -94,3 +94,12 @@ def call(witness: str, service: str) -> str:
         raise ConnectionRefusedError("the service is down")
     note(witness, "answered", "")
     return "ok"
+
+
+def eats(witness: str, megabytes: int) -> None:
+    """Need memory, and touch it."""
+    note(witness, "start", "")
+    eaten = bytearray(megabytes << 20)
+    for at in range(0, len(eaten), 4096):
+        eaten[at] = 1
+    note(witness, "end", "")

@@ -32,7 +32,7 @@ from pathlib import Path
 SQL = Path(__file__).parents[2] / "sql"
 FILES = (
     *("lease", "settle", "settle_calls", "exchange", "worker", "reap", "fire", "tick"),
-    *("key", "cancel", "enqueue", "place"),
+    *("key", "cancel", "enqueue", "place", "step", "step_settle", "workflow", "run_end"),
 )
 
 _FUNCTION = re.compile(

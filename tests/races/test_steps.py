@@ -1,15 +1,13 @@
 """
-Race: workers lease and settle the steps of a run at once, or while somebody holds the run.
+Race: workers lease and settle the steps of a run at once.
+
+What happens while somebody holds the run is in test_held_runs.py.
 
     branch, branch          the join is due once, and counts both
     branch, branch undone   an end that never was is not counted
     end, end                the last two steps end the run once
     failure, end            the run fails once, with what the other branch did
     failure, failure        so it does with two failures, and the first is its error
-    hold, exchange          what cannot be settled now is busy, stays leased, and is settled later;
-                            a lost answer says so again
-    hold, reap              the lease of a dead worker stays until its run can be had
-    hold, wake              a step that slept is put off, and woken later
     lease, cancel           the run starts: the cancel waits, then takes what was not leased
     lease undone, cancel    the run is cancelled where it was
     start, cancel           so it is with the start by hand
@@ -29,24 +27,18 @@ Race: workers lease and settle the steps of a run at once, or while somebody hol
 from __future__ import annotations
 
 import json
-import time
 from uuid import uuid4
 
 import pytest
 
 from ordinaut.errors import WrongState
-from tests.places import assert_steps, exchange, kinds, run
-from tests.races.waits import DONE, lease, parked, started, state, step
+from tests.places import run
+from tests.races.waits import CANCEL, DONE, JOIN, LEASE, PAIR, due, lease, started, states
 
-PAIR = [{"id": "a", "uses": "echo", "needs": []}, {"id": "b", "uses": "echo", "needs": []}]
-JOIN = [*PAIR, {"id": "j", "uses": "echo", "needs": ["a", "b"]}]
 FAIL = "select outcome from ordinaut.fail_work(%s, %s, 'boom', false)"
 LATER = "select outcome from ordinaut.fail_work(%s, %s, 'boom', p_retry_after => '1 min')"
-LEASE = "select * from ordinaut.lease_work('w2', p_limit => 5)"
-CANCEL = "select ordinaut.cancel_run(%s)"
 START = "select ordinaut.start_run(%s)"
 RESOLVE = "select ordinaut.resolve_step(%s)"
-HOLD = "select ordinaut._lock_run(%s)"
 
 
 @pytest.fixture
@@ -67,20 +59,6 @@ def run_id(boss):
 @pytest.fixture
 def pair_id(boss):
     return started(boss, PAIR)
-
-
-def due(boss):
-    """The steps that are in line."""
-    names = [r.step for r in boss.run("select step from ordinaut.due_work order by step")]
-    boss.commit()
-    return names
-
-
-def states(boss, run_id):
-    """The states of the run and of its steps, all of them where they belong."""
-    assert_steps(boss)
-    found = boss.run("select state from ordinaut.step where run_id = %s order by position", run_id)
-    return state(boss, run_id), *(row.state for row in found)
 
 
 def ends(boss, run_id):
@@ -156,74 +134,6 @@ def test_failure_failure(run_id, ann, bob, boss):
     assert states(boss, run_id) == ("failed", "error", "error", "cancelled")
     assert ends(boss, run_id) == ("failed", ["failed"])
     assert run(boss, run_id).error["message"] == "step b: boom"
-
-
-# Somebody's open transaction holds the run
-
-
-@pytest.fixture
-def batch(boss, worker_id):
-    """A lease of a registered worker: a step of each of two runs, and a unit of its own."""
-    runs = [started(boss, [{"id": name, "uses": "echo"}]) for name in ("one", "two")]
-    boss.run("select ordinaut.enqueue('echo')")
-    held = uuid4()
-    found = {row.step: row for row in boss.run(*exchange(worker_id, held, 3)) if row.kind == "work"}
-    boss.commit()
-    return held, [found[name] for name in ("one", "two", None)], runs
-
-
-def test_hold_exchange(batch, worker_id, ann, bob, boss):
-    held, (one, two, alone), (held_id, other_id) = batch
-    ann.run(HOLD, held_id)
-    call = exchange(
-        worker_id, uuid4(), 3, [(held, u.work_id, "success") for u in (one, two, alone)]
-    )
-    since = time.monotonic()
-    assert kinds(bob.run(*call)) == [("busy", one.work_id)]
-    assert time.monotonic() - since < 1, "it waited for the run"
-    bob.commit()
-    assert (state(boss, other_id), run(boss, alone.run_id).state) == ("success", "success")
-    assert states(boss, held_id) == ("running", "in_progress")
-
-    # The answer was lost; then the run is free.
-    already = sorted((("already", u.work_id) for u in (two, alone)), key=str)
-    assert kinds(bob.run(*call)) == [*already, ("busy", one.work_id)]
-    bob.commit()
-    ann.commit()
-    assert bob.run(*exchange(worker_id, uuid4(), 3, [(held, one.work_id, "success")])) == []
-    bob.commit()
-    assert states(boss, held_id) == ("success", "complete")
-    assert boss.one("select count(*) from ordinaut.lease") == 0
-
-
-def test_hold_reap(run_id, ann, at, boss):
-    reaper = at("reaper", "12:02:00")
-    _, step_id = lease(boss, run_id, "a")
-    ann.run(HOLD, run_id)
-    assert reaper.one("select ordinaut.reap()") == 0
-    reaper.commit()
-    assert states(boss, run_id) == ("running", "in_progress", "ready", "pending")
-    ann.commit()
-    assert reaper.one("select ordinaut.reap()") == 1
-    reaper.commit()
-    assert states(boss, run_id) == ("running", "waiting_for_retry", "ready", "pending")
-    assert boss.one("select crashes from ordinaut.step where step_id = %s", step_id) == 1
-
-
-def test_hold_wake(run_id, ann, at, boss):
-    late = at("late", "12:02:00")
-    boss.run("select ordinaut.skip_step(%s)", step(boss, run_id, "b").step_id)
-    slept = parked(boss, run_id, "a", {"kind": "sleep", "seconds": 60})
-    ann.run(HOLD, run_id)
-    assert late.run(LEASE) == []
-    late.commit()
-    assert states(boss, run_id)[1] == "in_progress"
-    assert boss.one("select attempt from ordinaut.due_work where work_id = %s", slept) == 1
-    ann.commit()
-    late.at("2026-03-29 12:02:01+00")
-    assert [row.step for row in late.run(LEASE)] == ["j"]
-    late.commit()
-    assert states(boss, run_id) == ("running", "complete", "skipped", "in_progress")
 
 
 # A run that starts, and a cancel

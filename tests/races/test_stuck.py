@@ -3,6 +3,8 @@ Race: a run is ended as stuck while its worker settles it, or while somebody hol
 
     settle, time out     the lease is being settled: it is not stuck
     time out, settle     the worker waits for the lease, and comes too late
+    assert, time out     a tool that writes keeps its lease: its unit is left; its run of steps ends
+                         with what it says
     hold, time out       a run of steps that an open transaction holds is left for the next time
     time out, time out   one of them does it
 """
@@ -15,6 +17,7 @@ from ordinaut.errors import LeaseLost
 
 LEASE = "select * from ordinaut.lease_work('w', p_for => '1 day')"
 DONE = "select * from ordinaut.complete_work(%s, %s)"
+ASSERT = "select ordinaut.assert_lease(%s, %s)"
 END = "select * from ordinaut.timeout_stuck()"
 FLOW = """select run_id from ordinaut.enqueue('pipeline',
   p_pipeline => '[{"id": "one", "uses": "echo"}]')"""
@@ -72,6 +75,26 @@ def test_time_out_settle(held, worker, sweeper, boss):
         worker.result()
     worker.rollback()
     assert state(boss, held.run_id) == "timed_out"
+
+
+def test_assert_time_out(held, worker, sweeper, boss):
+    worker.run(ASSERT, held.lease_id, held.work_id)
+    assert outcomes(sweeper.run(END)) == ["busy"]  # does not wait
+    sweeper.commit()
+    worker.run(DONE, held.lease_id, held.work_id)
+    worker.commit()
+    assert state(boss, held.run_id) == "success"
+
+
+def test_assert_time_out_steps(flow, worker, sweeper, boss):
+    worker.run(ASSERT, flow.lease_id, flow.work_id)
+    assert outcomes(sweeper.run(END)) == ["timed_out"]  # does not wait
+    sweeper.commit()
+    assert state(boss, flow.run_id) == "running"
+    boss.commit()
+    assert worker.run(DONE, flow.lease_id, flow.work_id) == [(flow.work_id, "success")]
+    worker.commit()
+    assert state(boss, flow.run_id) == "timed_out"
 
 
 def test_hold_time_out(flow, worker, sweeper, boss):

@@ -6,6 +6,7 @@ import json
 from typing import Any
 from uuid import UUID
 
+from tests.places import assert_steps
 from tests.races import Session
 
 
@@ -42,6 +43,26 @@ def lease(session: Session, run_id: UUID, name: str) -> tuple[UUID, UUID]:
     return lease_id, step_id
 
 
+def due(session: Session) -> list[str]:
+    """The steps that are in line."""
+    names = [r.step for r in session.run("select step from ordinaut.due_work order by step")]
+    session.commit()
+    return names
+
+
+def states(session: Session, run_id: UUID) -> tuple[str, ...]:
+    """The states of the run and of its steps, all of them where they belong."""
+    assert_steps(session)
+    found = session.run(
+        "select state from ordinaut.step where run_id = %s order by position", run_id
+    )
+    return state(session, run_id), *(row.state for row in found)
+
+
+PAIR = [{"id": "a", "uses": "echo", "needs": []}, {"id": "b", "uses": "echo", "needs": []}]
+JOIN = [*PAIR, {"id": "j", "uses": "echo", "needs": ["a", "b"]}]
+LEASE = "select * from ordinaut.lease_work('w2', p_limit => 5)"
+CANCEL = "select ordinaut.cancel_run(%s)"
 WAIT = "select outcome from ordinaut.wait_work(%s, %s, %s)"
 DONE = "select outcome from ordinaut.complete_work(%s, %s)"
 

@@ -4,6 +4,7 @@
 --   select test.ok(condition, 'what that means');
 --   select test.throws('OR001', 'select ...', 'what that means');
 --   select test.travel('30 s');
+--   select test.prune();             all of its steps
 \set QUIET on
 \pset pager off
 \pset tuples_only on
@@ -67,5 +68,22 @@ begin
       detail = format('got %s (%s), expected %s', v_sqlstate, v_message, p_sqlstate);
   end if;
   return 'ok: ' || p_what;
+end
+$fn$;
+
+create function test.prune(p_keep interval default '30 days')
+returns bigint
+language plpgsql
+as $fn$
+declare
+  v_n bigint := 0;
+  v_step bigint;
+begin
+  loop
+    select count(*) into v_step from ordinaut.prune(p_keep);
+    exit when v_step = 0;
+    v_n := v_n + 1;
+  end loop;
+  return v_n;
 end
 $fn$;

@@ -106,10 +106,10 @@ from (values
 select test.eq(ordinaut._json_problem('{"properties": {"a": {"items": {"properties": {"b": {"type": "string"}}}}}}', '{"a": [{}, {"b": 1}]}'), 'response.a[1].b must be string, not number', 'it says where');
 
 -- Kept as long as its run is.
-select ordinaut.prune('1 day') from test.travel('400 days');
+select test.prune('1 day') from test.travel('400 days');
 select test.eq(count(*), 4::bigint, 'as long as its run lives, it is kept') from ordinaut.list_approvals('any');
 select ordinaut.cancel_run(r.run_id) from ordinaut.task_run as r;
-select ordinaut.prune('1 day') from test.travel('400 days');
+select test.prune('1 day') from test.travel('400 days');
 select test.eq(count(*), 0::bigint, 'with its run it goes') from ordinaut.list_approvals('any');
 
 rollback;

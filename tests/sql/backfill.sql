@@ -227,21 +227,21 @@ select test.eq(test.counts('cron'), '(6,0,1,2,0)', 'the counters tell what the r
 
 -- What was decided lately about long ago is kept: another backfill must find it.
 select ordinaut.plan_backfill(test.backfill('cron', '2020-01-01', '2020-01-02'), '{2020-01-01 12:00+00}');
-select ordinaut.prune();
+select test.prune();
 select ordinaut.plan_backfill(test.backfill('cron', '2020-01-01', '2020-01-02'), '{2020-01-01 12:00+00}');
 select test.eq(test.last('cron'), '(done,0,1)', 'found');
 select test.travel('32 days');
-select ordinaut.prune();
+select test.prune();
 select test.eq((select count(*) from ordinaut.list_backfills()), 0::bigint, 'and in the end all is forgotten');
 -- In a partition too.
 select set_config('test.now', '2026-05-20 12:00:00+00', true);
 select test.ok(to_regclass('ordinaut.occurrence_20260402') is not null, 'it has a partition');
 select ordinaut.plan_backfill(test.backfill('cron', '2026-04-03', '2026-04-04'), '{2026-04-03 12:00+00}');
-select ordinaut.prune();
+select test.prune();
 select ordinaut.plan_backfill(test.backfill('cron', '2026-04-03', '2026-04-04'), '{2026-04-03 12:00+00}');
 select test.eq(test.last('cron'), '(done,0,1)', 'which stays as long as its rows are new');
 select set_config('test.now', '2026-06-30 12:00:00+00', true);
-select ordinaut.prune();
+select test.prune();
 select test.ok(to_regclass('ordinaut.occurrence_20260402') is null, 'and no longer');
 
 rollback;

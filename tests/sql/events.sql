@@ -127,7 +127,7 @@ select test.throws('22023', 'select ordinaut.create_task(''x'', ''echo'', ''[]''
 
 -- Kept as long as history is.
 select test.ok((select count(*) > 10 from ordinaut.event), 'events are kept');
-select ordinaut.prune('1 day') from test.travel('2 days');
+select test.prune('1 day') from test.travel('2 days');
 select test.eq((select count(*) from ordinaut.event), 0::bigint, 'as long as prune() says');
 
 rollback;

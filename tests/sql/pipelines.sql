@@ -153,11 +153,11 @@ select ordinaut.enqueue(p_pipeline => '[{"id": "of_nobody", "uses": "echo"}]', p
 delete from ordinaut.due_work as w where w.queue = 'gone';
 select test.travel('29 days');
 select ordinaut.ensure_partitions();
-select count(*) from ordinaut.prune();
+select test.prune();
 select test.eq(array(select i from unnest(array['of_task', 'of_queued', 'of_holder', 'of_parked', 'of_nobody']) as i where test.kept(i)),
   array['of_task', 'of_queued', 'of_holder', 'of_parked', 'of_nobody'], 'young ones are all kept');
 select test.travel('2 days');
-select count(*) from ordinaut.prune();
+select test.prune();
 select test.eq(array(select i from unnest(array['of_task', 'of_queued', 'of_holder', 'of_parked', 'of_nobody']) as i where test.kept(i)),
   array['of_task', 'of_queued', 'of_holder', 'of_parked'], 'old ones while something follows them');
 

@@ -40,15 +40,18 @@ def test_it_declares_what_it_can_do(child: Callable[..., Child]) -> None:
         {"shell": {}},
         {"shell": {"allow": ["tar"]}},
         {"shell": {"allow": "/usr/bin/tar"}},
+        {"shel": {"allow": ["/usr/bin/tar"]}},
     ],
 )
 def test_a_configuration_that_cannot_work_is_exit_78_and_a_reason(tools: dict[str, Any]) -> None:
     child = Child(tools=tools)
 
+    kind, reason = child.hear()
     with pytest.raises(EOFError):
         child.hear()
 
-    assert "a child cannot start" in child.end()
+    assert kind == "broken"
+    assert f"a child cannot start: {reason}" in child.end()
     assert child.process.returncode == 78
 
 

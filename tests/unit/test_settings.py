@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from ordinaut.errors import ConfigurationError
 from ordinaut.settings import Settings, mask
@@ -131,3 +132,31 @@ def test_without_a_database_it_says_how_to_give_one():
     with pytest.raises(ConfigurationError) as caught:
         Settings.load().need_dsn()
     assert "ORDINAUT_DSN" in caught.value.hint
+
+
+@pytest.mark.parametrize("dsn", ["host=h dbname=d", "postgresql://u@h/d?sslmode=require"])
+def test_the_credential_is_the_password_of_a_dsn_without_one(tmp_path, monkeypatch, dsn):
+    (tmp_path / "password").write_text("pa'ss \\\\ word\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    settings = Settings.load(dsn=dsn)
+
+    assert conninfo_to_dict(settings.need_dsn())["password"] == "pa'ss \\\\ word"
+    assert conninfo_to_dict(settings.need_dsn())["host"] == "h"
+    assert "pa'ss" not in mask(settings.need_dsn())
+
+
+@pytest.mark.parametrize("more", ["password=own", "passfile=/x"])
+def test_a_dsn_with_a_password_keeps_it(tmp_path, monkeypatch, more):
+    (tmp_path / "password").write_text("other")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    assert Settings.load(dsn=f"host=h {more}").need_dsn() == f"host=h {more}"
+
+
+def test_no_credential_and_an_empty_one_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert Settings.load(dsn="host=h").need_dsn() == "host=h"
+
+    (tmp_path / "password").write_text("\n")
+    assert Settings.load(dsn="host=h").need_dsn() == "host=h"
