@@ -27,5 +27,12 @@ begin
       execute pg_catalog.format('create role %I nologin', v_role);
     end if;
   end loop;
+  -- So that diagnose() can name the sessions of other roles; without it, it says that it is blind.
+  begin
+    grant pg_read_all_stats to ordinaut_owner;
+  exception
+    when insufficient_privilege then
+      raise notice 'ordinaut_owner lacks pg_read_all_stats: diagnose() will not see other sessions';
+  end;
 end
 $do$;

@@ -49,6 +49,14 @@ begin
         -- It is there, or another database of this cluster installs at the same moment.
         when duplicate_object or unique_violation then null;
       end;
+      begin
+        -- diagnose() names sessions of other roles; it tells members of ordinaut_admin only.
+        if not pg_has_role('ordinaut_owner', 'pg_read_all_stats', 'member') then
+          grant pg_read_all_stats to ordinaut_owner;
+        end if;
+      exception
+        when unique_violation or internal_error then null;
+      end;
     end if;
     select r.oid into v_owner from pg_roles as r where r.rolname = 'ordinaut_owner';
   end if;

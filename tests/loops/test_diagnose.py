@@ -192,8 +192,8 @@ def test_dead_rows_that_no_vacuum_removes(admin):
     admin.execute("alter table ordinaut.worker set (autovacuum_enabled = off)")
     admin.execute(
         "insert into ordinaut.worker (worker_id, name, queues, tools, version, concurrency, ttl,"
-        " is_idle, started_at, seen_at) select gen_random_uuid(), 'w', '{q}', '{}', null, 1, '1 s',"
-        " false, now(), now() from generate_series(1, 6000)"
+        " is_idle, started_at, seen_at, login) select gen_random_uuid(), 'w', '{q}', '{}', null, 1,"
+        " '1 s', false, now(), now(), current_user from generate_series(1, 6000)"
     )
     admin.execute("delete from ordinaut.worker")
     admin.execute("select pg_stat_force_next_flush()")
