@@ -150,7 +150,9 @@ class Line:
         if listen:
             calls.listen(conn)
         if self._prepared:
-            _ok(self._pg.prepare(_NAME, _SQL, _OIDS))
+            answer = self._pg.prepare(_NAME, _SQL, _OIDS)
+            if answer.status == pq.ExecStatus.FATAL_ERROR:
+                raise self._error(answer)
         self._pg.nonblocking = 1
         self._fd = self._pg.socket  # libpq forgets it when the connection breaks
 
@@ -192,13 +194,20 @@ class Line:
         if answer is None:
             raise psycopg.OperationalError("the answer ended early")
         if answer.status == pq.ExecStatus.FATAL_ERROR:
-            error = errors.error_from_result(answer)
-            if self._pg.status != pq.ConnStatus.OK or not error.sqlstate:
-                raise psycopg.OperationalError(str(error))
+            error = self._error(answer)
+            if isinstance(error, psycopg.OperationalError) and not error.sqlstate:
+                raise error
             raise Refused(error)
         loader = Transformer.from_context(self._conn)
         loader.set_pgresult(answer, format=pq.Format.BINARY)
         return loader.load_rows(0, answer.ntuples, tuple)
+
+    def _error(self, answer: pq.abc.PGresult) -> psycopg.Error:
+        """Read an error; that of libpq has no sqlstate: the connection is gone."""
+        error = errors.error_from_result(answer)
+        if self._pg.status != pq.ConnStatus.OK or not error.sqlstate:
+            return psycopg.OperationalError(str(error))
+        return error
 
     def notified(self) -> bool:
         """Say whether a NOTIFY came since the last question."""
@@ -243,8 +252,3 @@ def instants(items: Sequence[int | None]) -> bytes:
     """Pack timestamptz[] of microseconds since 2000-01-01 UTC."""
     body = b"".join([_NULL if i is None else _ITEM8(8, i) for i in items])
     return _HEADER(1, 1 if None in items else 0, _TIMESTAMPTZ, len(items), 1) + body
-
-
-def _ok(answer: pq.abc.PGresult) -> None:
-    if answer.status == pq.ExecStatus.FATAL_ERROR:
-        raise errors.error_from_result(answer)

@@ -57,6 +57,9 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 set lock_timeout = '100ms'
 set plan_cache_mode = force_generic_plan
+-- Plans outlive the few tasks that they were made for: of a thousand that are due at once each
+-- would be compared with each.
+set enable_seqscan = off
 as $fn$
 declare
   v_now timestamptz := ordinaut.now();

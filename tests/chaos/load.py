@@ -137,8 +137,12 @@ class Load:
     def pause_tasks(self) -> None:
         """Stop the schedules, so that an end can be told."""
         caller = Caller(self._lab)
+        given_up = threading.Event()
+        timer = threading.Timer(60, given_up.set)
+        timer.start()
         for name, *_ in [*INTERVALS, ("ticks",)]:
-            caller.sure("pause_task", threading.Event(), task=f"default/{name}", note="the end")
+            caller.sure("pause_task", given_up, task=f"default/{name}", note="the end")
+        timer.cancel()
         caller.close()
 
     def _thread(self, target: Any, dice: random.Random) -> None:
@@ -156,7 +160,9 @@ class Load:
     def _define(self) -> None:
         caller = Caller(self._lab)
         for name, every, overlap in INTERVALS:
-            payload = {"seconds": 0.05 if overlap == "allow" else 1.5}
+            # buffer_all runs each of them, one by one: what waits must not take minutes.
+            seconds = {"allow": 0.05, "buffer_all": 0.3}.get(overlap, 1.5)
+            payload = {"seconds": seconds}
             caller.call(
                 "create_task", name=name, tool=TOOL, payload=payload, schedule_kind="interval",
                 schedule_expr=every, overlap=overlap, catchup="all",

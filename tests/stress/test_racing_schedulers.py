@@ -176,6 +176,7 @@ def test_racing_schedulers(dsn: str) -> None:
     print(f"SEED={SEED}")
     with psycopg.connect(dsn) as conn:
         conn.execute("create sequence order_of_events")
+        conn.execute("grant usage on sequence order_of_events to public")  # tick has an owner
         conn.execute(
             "alter table ordinaut.occurrence add column seq bigint default"
             " nextval('order_of_events')"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import uuid
 
-from ordinaut.exchange import Call, bigints, instants, texts, uuids
+import psycopg
+import pytest
+
+from ordinaut.exchange import Call, Line, bigints, instants, texts, uuids
 from ordinaut.ledger import Ledger
 
 
@@ -39,6 +44,15 @@ def test_a_call_can_be_repeated_as_it_is():
     assert call.params() == call.params()
     assert call.carefully().params()[:13] == call.params()[:13]
     assert call.carefully().careful
+
+
+def test_a_connection_that_ends_while_it_is_made_ready_is_gone_and_no_bug(shared_dsn):
+    with contextlib.closing(psycopg.connect(shared_dsn, autocommit=True)) as conn:
+        with contextlib.closing(socket.fromfd(conn.pgconn.socket, 0, 0)) as its:
+            its.shutdown(socket.SHUT_RDWR)
+
+        with pytest.raises(psycopg.OperationalError):
+            Line(conn, listen=False)
 
 
 def test_a_lease_is_listed_from_before_it_is_asked_for_until_its_last_unit():

@@ -10,8 +10,21 @@ import signal
 import time
 from pathlib import Path
 
+from ordinaut.binaries import EmbeddedError
 from tests.chaos.faults import Missing, fault
 from tests.chaos.lab import Lab, kill_server, wait_for
+
+
+def _start(lab: Lab) -> None:
+    """Start the server, as often as systemd would: backends of a killed postmaster hold it up."""
+    until = time.monotonic() + 90
+    while True:
+        try:
+            return lab.server.start()
+        except EmbeddedError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)
 
 
 def _restart(lab: Lab, how: str, down: float) -> None:
@@ -24,7 +37,7 @@ def _restart(lab: Lab, how: str, down: float) -> None:
                 lab.server.crash()
             time.sleep(down)
         finally:
-            lab.server.start()
+            _start(lab)
 
 
 @fault
@@ -74,7 +87,7 @@ def full_wal_disk(lab: Lab, dice: random.Random, scale: float) -> None:
         _fill(lab.folder / "wal", 8)
         time.sleep(1)
         lab.server.crash()
-        lab.server.start()
+        _start(lab)
 
 
 def _fail_over(lab: Lab, dice: random.Random, is_sync: bool) -> None:
