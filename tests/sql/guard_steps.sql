@@ -63,6 +63,8 @@ create temp table beside on commit drop as select r as run_id, test.all_of(r) as
 create function test.unmoved(p_what text) returns text
 language sql
 as $fn$ select test.eq((select array_agg(b.run_id) from beside as b where test.all_of(b.run_id) <> b.was), null, p_what) $fn$;
+select ordinaut.reap();
+select test.unmoved('a sweep finds nothing to do');
 select test.eq((select error -> 'rollbacks_failed' from ordinaut.get_run(:'failed')), '["rollback(a)"]', 'a neighbour that could not be undone');
 
 -- What its steps are told: its own parameters and task, and of its own outputs those that it reads.
