@@ -18,8 +18,8 @@ demo: .venv/.demo  ## tasks at work on a PostgreSQL of their own; [SECONDS=20] [
 example: .venv/.work  ## a run of steps, from a web shop into a table, with a shop and a database of its own
 	@$(BIN)/python examples/orders.py
 
-test: .venv/.work  ## the whole suite; [PG=15|18|docker] [N=3 processes]
-	$(PYTEST) -n $(N)
+test: .venv/.work  ## the whole suite; [PG=15|18|docker] [N=3 processes] [ARGS=for pytest]
+	$(PYTEST) -n $(N) $(ARGS)
 
 check: .venv/.work  ## format, lint, types, layers, and the catalog of the installed schema
 	$(BIN)/ruff check .
@@ -41,6 +41,12 @@ pooler: .venv/.work  ## the engine's suite through PgBouncer in transaction mode
 chaos: .venv/.work  ## real processes, and everything that can go wrong; [MINUTES=5] [SEED=n] [ONLY=fault,...] [PG=15]
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(PG),--pg $(PG))
+
+systemd: .venv/.work  ## the units on a real systemd, in namespaces; needs root
+	$(PYTEST) tests/systemd
+
+soak: .venv/.work  ## real processes for an hour, judged by what grows; [MINUTES=60]
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 mutants: .venv/.work  ## break the engine, one guard at a time: a test must notice; [ONLY=lease] [SAMPLE=12]
 	$(BIN)/python -m tests.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) --processes $(N)
@@ -72,4 +78,4 @@ endif
 	@.ci/environment embedded,test,dev
 	@touch .venv/.demo $@
 
-.PHONY: help demo example test check race stress pooler chaos mutants bench bundle snapshot clean
+.PHONY: help demo example test check race stress pooler chaos systemd soak mutants bench bundle snapshot clean
