@@ -165,9 +165,10 @@ begin
   where c.ctid = any (array(
     select q.ctid
     from ordinaut.cancel_request as q
-    join ordinaut.task_run as r on r.run_id = q.run_id
-    where r.finished_at is not null
-    for update of q skip locked
+    where exists (
+      select from ordinaut.task_run as r where r.run_id = q.run_id and r.finished_at is not null
+    )
+    for update skip locked
   ));
   return v_n;
 end

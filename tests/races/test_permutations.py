@@ -140,6 +140,49 @@ WAIT = settle(
     """, '{"kind": "event", "topic": "t"}'""",
 )
 
+APPROVAL = [{"id": "ask", "uses": "approval"}, {"id": "go", "uses": "echo"}]
+ASK = """'{"kind": "approval", "prompt": "?", "expires_in": 3600}'"""
+PAUSE_TASK = Call("select ordinaut.pause_task('beat')", "paused")
+REJECT = Call("select 'done' from ordinaut.cancel_approval(%(s_ask)s)", "done OR031")
+
+
+def respond(response: str) -> Call:
+    return Call(f"select 'done' from ordinaut.respond(%(s_ask)s, '{response}')", "done OR031")
+
+
+def beat(overlap: str) -> list[tuple[str, str]]:
+    """A task of which one run is leased, and which is due again."""
+    return [
+        (
+            "",
+            "select ordinaut.create_task('beat', 'echo', p_schedule_kind => 'interval',"
+            f" p_schedule_expr => '30 s', p_overlap => '{overlap}')",
+        ),
+        ("", "select set_config('test.now', '2026-03-29 12:00:30+00', false)"),
+        ("r", "select f.run_id from ordinaut.run_now('beat') as f (run_id)"),
+        leased("L1"),
+    ]
+
+
+def tick(most: int, *, waits: bool = False) -> Call:
+    answers = " ".join(map(str, range(most + 1)))
+    return Call("select fired from ordinaut.tick()", answers, waits=waits)
+
+
+def exchange(lease_id: str, *done: str) -> Call:
+    ids = ", ".join(f"%({work})s" for work in done)
+    n = len(done)
+    return Call(
+        "select coalesce(string_agg(distinct kind, '+'), 'nothing') from ordinaut.exchange("
+        f"%(W)s, 'default', %({lease_id})s, 2, array_fill(%(L1)s::uuid, '{{{n}}}'),"
+        f" array[{ids}]::uuid[], array_fill('success'::text, '{{{n}}}'),"
+        f" array_fill(null::text, '{{{n}}}'), array_fill(null::text, '{{{n}}}'),"
+        f" array_fill(1000::bigint, '{{{n}}}'))",
+        "work already lost busy cancel sweep nothing OR022",
+        "L1" if done else "",
+        takes=lease_id,
+    )
+
 
 SCENARIOS = {
     "plain": Scenario(
@@ -227,6 +270,55 @@ SCENARIOS = {
         [*started(EVENT), leased_step("L1", "s_w")],
         {"a": [WAIT, lease("L2")], "b": [EMIT, REAP], "c": [cancel("r"), REAP]},
         ["select ordinaut.emit_event('t')"],
+    ),
+    "approval": Scenario(
+        [
+            *started(APPROVAL),
+            leased_step("L1", "s_ask"),
+            ("", f"select * from ordinaut.wait_work(%(L1)s, %(s_ask)s, {ASK})"),
+        ],
+        {
+            "a": [respond('{"approved": true}'), lease("L2")],
+            "b": [respond('{"approved": false}'), REAP],
+            "c": [REJECT, cancel("r")],
+        },
+        ["update ordinaut.approval set expires_at = now() where decision is null"],
+    ),
+    "task that skips": Scenario(
+        beat("skip"),
+        {"a": [tick(2), complete("L1")], "b": [tick(2), PAUSE_TASK], "c": [REAP, lease("L2")]},
+        ["select ordinaut.pause_task('beat')"],
+    ),
+    "task that buffers": Scenario(
+        beat("buffer_all"),
+        {"a": [tick(3), complete("L1")], "b": [tick(3), lease("L2", 3)], "c": [cancel("r"), REAP]},
+        ["select ordinaut.pause_task('beat')"],
+    ),
+    "task that cancels": Scenario(
+        beat("cancel_other"),
+        {
+            "a": [tick(2, waits=True), fail("L1")],
+            "b": [tick(2, waits=True), lease("L2")],
+            "c": [cancel("r"), REAP],
+        },
+        ["select ordinaut.pause_task('beat')"],
+    ),
+    "exchange": Scenario(
+        [
+            enqueued("r"),
+            enqueued("q"),
+            enqueued("p"),
+            ("", "select ordinaut.register_worker(%(W)s, '{default}', '{echo}')"),
+            (
+                "",
+                "select * from ordinaut.exchange(%(W)s, 'default', %(L1)s, 2)",
+            ),
+        ],
+        {
+            "a": [exchange("L2", "r"), exchange("L2", "r")],
+            "b": [REAP, lease("L3", 3)],
+            "c": [cancel("q"), exchange("L4", "q")],
+        },
     ),
     "stale request": Scenario(
         [
