@@ -62,7 +62,7 @@ from generate_series(1, %s) as n
 @fault
 def herd(lab: Lab, dice: random.Random, scale: float) -> None:
     """10 000 tasks are due in the same second."""
-    many = int(10_000 * min(1.0, scale + 0.1))
+    many = int(10_000 * min(1.0, 2 * scale))
     with lab.fault("herd", f"{many} tasks"), lab.connect() as conn:
         row = conn.execute(_HERD.encode(), [str(dice.random())[2:8], TOOL, many]).fetchone()
         assert row is not None and row[0] == many
