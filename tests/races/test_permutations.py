@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -332,9 +333,9 @@ SCENARIOS = {
 }
 
 
-@pytest.fixture(scope="module")
-def stage(databases, clock_template):
-    with databases.fresh(clock_template) as dsn, closing(Stage(dsn, "abc")) as stage:
+@pytest.fixture
+def stage(dsn: str) -> Iterator[Stage]:
+    with closing(Stage(dsn, "abc")) as stage:
         yield stage
 
 
