@@ -28,6 +28,9 @@ check: .venv/.work  ## format, lint, types, layers, and the catalog of the insta
 	$(BIN)/lint-imports
 	$(PYTEST) tests/schema
 
+permutations: .venv/.work  ## every order of a few calls on three connections; [ORDERS=500 of each]
+	ORDERS=$(or $(ORDERS),all) $(PYTEST) tests/races/test_permutations.py -n $(N)
+
 race: .venv/.work  ## the named races
 	$(PYTEST) tests/races
 
@@ -78,4 +81,4 @@ endif
 	@.ci/environment embedded,test,dev
 	@touch .venv/.demo $@
 
-.PHONY: help demo example test check race stress pooler chaos systemd soak mutants bench bundle snapshot clean
+.PHONY: help demo example test check permutations race stress pooler chaos systemd soak mutants bench bundle snapshot clean

@@ -156,12 +156,14 @@ class EmbeddedPostgres:
 
     def close(self) -> None:
         """Shut the server down and remove what was temporary."""
-        self.stop()
-        if self.socket_dir != self.data_dir:
-            shutil.rmtree(self.socket_dir, ignore_errors=True)
-            self.socket_dir = self.data_dir
-        if self._temporary:
-            shutil.rmtree(self.data_dir, ignore_errors=True)
+        try:
+            self.stop()
+        finally:  # a second Ctrl-C ends the wait, and leaves nothing either
+            if self.socket_dir != self.data_dir:
+                shutil.rmtree(self.socket_dir, ignore_errors=True)
+                self.socket_dir = self.data_dir
+            if self._temporary:
+                shutil.rmtree(self.data_dir, ignore_errors=True)
 
     def _own(self) -> None:
         # flock and not a pid file: the kernel lets go of it when its owner dies, however it does.

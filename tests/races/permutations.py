@@ -155,6 +155,11 @@ from ordinaut.lease as l
 cross join unnest(l.work) as u
 where l.lease_id = %s and u.step is null and u.run_id = any (%s)
 """
+_DOOMED = """
+select r.run_id, r.state
+from ordinaut.task_run as r
+where r.run_id = any (%s) and r.state not in ('cancelled', 'success')
+"""
 _STANDS = "select exists (select from ordinaut.lease where lease_id = %s)"
 _HELD = """
 select 'due' as what, w.run_id::text as id from ordinaut.due_work as w
@@ -323,6 +328,8 @@ class Stage:
                 break
         assert not held, f"left in the end: {held}"
         assert_conserved(self.boss, len(self._found))
+        ends = self.boss.run(_DOOMED, self._doomed)
+        assert not ends, f"a cancel was requested, and it ended otherwise: {ends}"
 
 
 class _Quoted(dict[str, Any]):

@@ -18,7 +18,7 @@ import pytest
 from tests.races.permutations import Call, Scenario, Stage
 
 ORDERS = os.environ.get("ORDERS", "")
-FEW = "16"
+FEW = "10"
 
 
 def lease(lease_id: str, limit: int = 1) -> Call:

@@ -20,6 +20,8 @@ select test.eq((test.state(:'run'), test.state(:'run', 'a'), test.state(:'run', 
 select test.run(:'two') as run \gset
 select test.lease(:'run', 'a') as lease \gset
 select test.eq(ordinaut.cancel_run(:'run', 'stop'), 'requested', 'a step is being run');
+select ordinaut.reap();
+select test.ok(exists (select from ordinaut.cancel_request as c where c.run_id = :'run'), 'a sweep forgets no request of a live run');
 select test.eq(test.state(:'run', 'b'), 'cancelled', 'what has not started never will');
 select test.eq(kind, 'cancel', 'its lessee is told') from ordinaut.heartbeat(:'lease');
 select test.throws('OR002', format('select ordinaut.assert_lease(%L, %L)', :'lease', (test.step(:'run', 'a')).step_id), 'its transaction too');

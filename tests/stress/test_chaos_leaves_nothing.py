@@ -44,7 +44,7 @@ def test_interrupted_in_the_midst_of_a_fault(tmp_path: Path, signum: int) -> Non
                     break
             assert below(tmp_path)
             chaos.send_signal(signum)
-            _, said = chaos.communicate(timeout=30)
+            _, said = chaos.communicate(timeout=90)
         finally:
             chaos.kill()
 
