@@ -243,7 +243,8 @@ class EmbeddedPostgres:
         unfinished.rename(self.cluster)
 
     def _launch(self, user: _Unprivileged) -> None:
-        if len(os.fsencode(self.socket_dir)) + len(f"/.s.PGSQL.{_PORT}") > _SOCKET_PATH_MAX:
+        is_long = len(os.fsencode(self.data_dir)) + len(f"/.s.PGSQL.{_PORT}") > _SOCKET_PATH_MAX
+        if is_long and self.socket_dir == self.data_dir:
             # Kept until close(): who has the DSN keeps it over a restart.
             self.socket_dir = Path(tempfile.mkdtemp(prefix="ordinaut-"))
             user.give(self.socket_dir)
