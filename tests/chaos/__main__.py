@@ -89,6 +89,15 @@ def main() -> int:
     return 0
 
 
+def journal(lab: Lab) -> None:
+    """Write down the journal of now: no line of it may be gone at the end."""
+    into = lab.folder / "before"
+    into.mkdir()
+    with lab.connect() as conn, (into / "run_log.jsonl").open("w") as file:
+        for (line,) in conn.execute("select row_to_json(g)::text from ordinaut.run_log as g"):
+            file.write(line + "\n")
+
+
 def run(
     folder: Path, seed: int, seconds: float, names: list[str], major: int | None, rate: float
 ) -> list[str]:
@@ -107,7 +116,7 @@ def run(
             lab.worker(f"worker{n}")
         until = time.monotonic() + seconds
         order: list[str] = []
-        while time.monotonic() < until:
+        while names and time.monotonic() < until:
             order = order or dice.sample(names, len(names))
             name = order.pop()
             time.sleep(dice.uniform(0.5, 3.0))
@@ -121,6 +130,7 @@ def run(
         healed = time.monotonic()
         wrong += [f"{p.name} ended by itself with {code}" for p in lab.processes
                   if (code := p.process.poll()) is not None]  # fmt: skip
+        journal(lab)
         load.stop()
         load.pause_tasks()
         try:

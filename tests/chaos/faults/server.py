@@ -94,7 +94,11 @@ def _fail_over(lab: Lab, dice: random.Random, is_sync: bool) -> None:
     if lab.proxy.targets[1] == lab.socket(lab.server):
         raise Missing("it has failed over already")
     kind = "sync_failover" if is_sync else "async_failover"
-    with lab.standby("application_name=standby") as standby, lab.connect() as conn:
+    with (
+        contextlib.ExitStack() as keep,
+        lab.standby("application_name=standby") as standby,
+        lab.connect() as conn,
+    ):
         if is_sync:
             conn.execute("alter system set synchronous_standby_names = 'standby'")
             conn.execute("select pg_reload_conf()")
@@ -111,6 +115,8 @@ def _fail_over(lab: Lab, dice: random.Random, is_sync: bool) -> None:
                 sender = conn.execute("select pid from pg_stat_replication").fetchone()
                 assert sender is not None
                 os.kill(sender[0], signal.SIGSTOP)
+                # What is stopped outlives its postmaster.
+                keep.callback(os.kill, sender[0], signal.SIGKILL)
                 time.sleep(1.0)
             lab.fail_over(standby)
             lab.one("select 1")
