@@ -130,6 +130,7 @@ def run(
         healed = time.monotonic()
         wrong += [f"{p.name} ended by itself with {code}" for p in lab.processes
                   if (code := p.process.poll()) is not None]  # fmt: skip
+        wait_for(lambda: lab.one("select 1"), 30, "a server")
         journal(lab)
         load.stop()
         load.pause_tasks()
