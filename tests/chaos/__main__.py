@@ -69,7 +69,9 @@ def main() -> int:
     folder = options.keep or Path(tempfile.mkdtemp(prefix="ordinaut-chaos-"))
     names = only or list(FAULTS)
     print(f"seed {seed}, {options.minutes:g} minutes, history in {folder}", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Also where SIGINT is ignored from birth, as in the background of a shell.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.default_int_handler)
     try:
         wrong = run(folder, seed, options.minutes * 60, names, options.pg, options.rate)
     except KeyboardInterrupt:
