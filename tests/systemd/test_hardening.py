@@ -20,7 +20,7 @@ WORKS = {
 FAILS = {
     "write the system": "echo x > /usr/x || echo x > /etc/x || echo x > /opt/x || echo x > /var/x",
     "read the originals": "cat /etc/ordinaut/password || ls /etc/ordinaut/secrets",
-    "homes": "ls /root/. || ls /home/.",
+    "homes": "ls ~root/. || ls /home/.",
     "become another": "python3 -c 'import os; os.setuid(0)'",
     "a namespace": "unshare -U true || unshare -m true",
     "the kernel": "echo 1 > /proc/sys/vm/drop_caches || dmesg || cat /dev/kmsg",
