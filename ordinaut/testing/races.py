@@ -88,7 +88,9 @@ class Session:
     def has_answered(self, watch: psycopg.Connection[Any]) -> bool:
         """Return whether the statement has ended (True) or the server has parked it (False)."""
         assert self._pending is not None, f"{self.name} has nothing pending"
+        deadline = time.monotonic() + PATIENCE
         while not wait([self._pending], 0.001).done:
+            assert time.monotonic() < deadline, f"{self.name} neither ends nor waits for anybody"
             row = watch.execute("select pg_blocking_pids(%s)", [self.pid]).fetchone()
             if row and row[0]:
                 return False
