@@ -152,12 +152,13 @@ def starved_cpu(lab: Lab, dice: random.Random, scale: float) -> None:
 
 @fault
 def skewed_clock(lab: Lab, dice: random.Random, scale: float) -> None:
-    """A worker whose clock is wrong, by an hour even: nobody asks it."""
+    """A worker whose clock is wrong: nobody asks it."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
     if library is None:
         raise Missing("no libfaketime (Debian: faketime)")
-    # It shifts the monotonic clock as well: back by no more than any host has been up.
-    off = dice.choice(("+3600", "-60"))
+    # It shifts the monotonic clock as well, and then timed waits of threads: forward they would
+    # last as long as the shift, back they end at once.  No further back than any host has been up.
+    off = dice.choice(("-60", "-45"))
     environ = {"LD_PRELOAD": str(library), "FAKETIME": off, "CHAOS_CLOCK": "skewed"}
     with lab.fault("skewed_clock", off):
         worker = lab.worker(f"worker-skewed-{time.time_ns()}", **environ)
